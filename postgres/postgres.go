@@ -199,8 +199,8 @@ type Progress struct {
 	TotalBytes uint64 // 0 when unknown
 }
 
-// Controller is one PostgreSQL server and its data directory. Observe may be called at any time from any goroutine;
-// the other methods are called one at a time. Every method obeys its context. A Controller never retries on its own.
+// Controller is one PostgreSQL server and its data directory. Observe and Identify may be called at any time from any
+// goroutine; the other methods are called one at a time. Every method obeys its context. A Controller never retries on its own.
 type Controller interface {
 	// Observe looks at the server once: SQL on a kept connection with a statement time-out, and pg_control. It returns
 	// what could be seen; a server that does not answer is a Status with Answered false, not an error.
@@ -210,7 +210,8 @@ type Controller interface {
 	// is how far a crashed primary's directory really reaches.
 	WALEnd(ctx context.Context) (wal.Position, error)
 
-	// Identify asks another server for its system identifier, position and history.
+	// Identify asks another server for its system identifier, position and history. Like Observe it may be called at
+	// any time from any goroutine.
 	Identify(ctx context.Context, from Source) (Line, error)
 
 	// Configure writes the configuration files for the settings and the role, and says whether a running server must
@@ -246,8 +247,10 @@ type Controller interface {
 	// Checkpoint runs CHECKPOINT.
 	Checkpoint(ctx context.Context) error
 
-	// SyncSlots makes the physical replication slots of the names exist, and drops other inactive ones that it made.
-	SyncSlots(ctx context.Context, names []string) error
+	// SyncSlots makes the physical replication slots exist, and drops other inactive ones that it made. The value is
+	// how far the slot's owner is known to have received, from `status`: an inactive slot is advanced there, so that a
+	// slot kept for a later promotion retains no more WAL than needed (reference section 5.14.3); 0 leaves it.
+	SyncSlots(ctx context.Context, slots map[string]wal.LSN) error
 
 	// WaitAccepting returns when the server answers SQL, or with ctx, or with ErrNotRunning when it is gone. It does
 	// not poll slower than every 50 ms.
