@@ -3,6 +3,7 @@ module github.com/pgregent/pgregent
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.1.0 // indirect
 	github.com/coreos/go-semver v0.3.1 // indirect
 	github.com/coreos/go-systemd/v22 v22.5.0 // indirect
 	github.com/gogo/protobuf v1.3.2 // indirect
