@@ -18,7 +18,6 @@ type env struct {
 	prefix string
 }
 
-
 // newEnv fills the defaults of h in and chooses a prefix.
 func newEnv(t testing.TB, h Harness) *env {
 	if h.Patience == 0 {
