@@ -15,13 +15,13 @@ umask 022
 
 fail() { echo "suite-root.sh: $*" >&2; exit 1; }
 
-closure=yes
-if [ "${1:-}" = -n ]; then closure=no; shift; fi
+closure=yes request=
+if [ "${1:-}" = -n ]; then closure=no request="-n "; shift; fi
 [ $# -ge 3 ] || { sed -n '2s/^# //p' "$0" >&2; exit 2; }
 suite=$1 dir=$2
 shift 2
 
-request="$suite closure=$closure $*"
+request+="$suite $*"
 if [ -f "$dir/.suite-root" ] && [ "$(cat "$dir/.suite-root")" = "$request" ]; then exit 0; fi
 for tool in apt-get dpkg-deb patchelf; do
 	command -v "$tool" >/dev/null || fail "$tool is missing; install it (apt-get install apt dpkg patchelf)"
@@ -75,14 +75,14 @@ for deb in "$private"/debs/*.deb; do dpkg-deb -x "$deb" "$dir"; done
 if [ "$closure" = yes ]; then
 	loader=$(find "$dir" -type f -name 'ld-linux*.so.*' -print -quit)
 	[ -n "$loader" ] || fail "no dynamic loader among the packages of $suite"
-	libraries=$(find "$dir/lib" "$dir/usr/lib" -maxdepth 1 -type d -name '*-linux-gnu*' 2>/dev/null | paste -sd:)
+	libraries=$(find "$dir" -maxdepth 3 -type d -path '*/lib/*-linux-gnu*' | paste -sd:)
 	# DT_RPATH, not DT_RUNPATH: only the former also serves what the libraries themselves ask for. Loader, libc and the
 	# libraries stay as they are.
 	while IFS= read -r -d '' file; do
 		[ "$(LC_ALL=C head -c 4 "$file" | tr -d '\0')" = $'\x7fELF' ] || continue
 		if patchelf --print-interpreter "$file" >/dev/null 2>&1; then patchelf --set-interpreter "$loader" "$file"; fi
 		patchelf --force-rpath --set-rpath "$libraries" "$file"
-	done < <(find "$dir/usr/bin" "$dir/usr/sbin" "$dir/usr/lib/postgresql" -type f \( -perm -u+x -o -name '*.so' \) -print0 2>/dev/null)
+	done < <(find "$dir" -type f \( -path "$dir/usr/bin/*" -o -path "$dir/usr/sbin/*" -o -path "$dir/usr/lib/postgresql/*" \) \( -perm -u+x -o -name '*.so' \) -print0 2>/dev/null)
 fi
 
 echo "$request" >"$dir/.suite-root"
