@@ -1,0 +1,3 @@
+// Package pgregent keeps one PostgreSQL cluster highly available. This package holds no code: it is the map of the
+// library.
+package pgregent
