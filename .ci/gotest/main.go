@@ -43,6 +43,11 @@ type digest struct {
 	packages int
 }
 
+// newDigest has seen nothing yet.
+func newDigest(out io.Writer) *digest {
+	return &digest{out: out, tests: map[string][]string{}, open: map[string]bool{}}
+}
+
 func main() {
 	skip := flag.String("skip", "show", "what a skipped test means: show or fail")
 	verbose := flag.Bool("v", false, "print the output of tests that pass, too")
@@ -51,7 +56,8 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	d := &digest{out: os.Stdout, verbose: *verbose, tests: map[string][]string{}, open: map[string]bool{}}
+	d := newDigest(os.Stdout)
+	d.verbose = *verbose
 	if err := d.read(os.Stdin); err != nil {
 		fmt.Fprintln(os.Stderr, "gotest:", err)
 		os.Exit(1)
