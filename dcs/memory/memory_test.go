@@ -44,6 +44,7 @@ func TestFaultsOfCommit(t *testing.T) {
 	}{
 		"refuse":       {memory.Refuse, memory.ErrRefused, "old", "old"},
 		"hang":         {memory.Hang, dcs.ErrUnknown, "old", "old"},
+		"mute":         {memory.Mute, dcs.ErrUnknown, "new", "new"},
 		"lose request": {memory.LoseRequest, dcs.ErrUnknown, "old", "old"},
 		"lose reply":   {memory.LoseReply, dcs.ErrUnknown, "new", "new"},
 		"late":         {memory.Late, dcs.ErrUnknown, "old", "new"},

@@ -36,6 +36,8 @@ const (
 	// Hang: the call does not reach the server and returns when its context ends: the server accepts and never answers.
 	// With a context that cannot end it never returns.
 	Hang
+	// Mute: as Hang, but the call was performed: the server does what it is asked, and its reply never arrives.
+	Mute
 	// LoseRequest: the call fails at once with dcs.ErrUnknown (reads: ErrLost), and nothing happened.
 	LoseRequest
 	// LoseReply: the call fails at once with dcs.ErrUnknown (reads: ErrLost), and was performed.
@@ -132,7 +134,10 @@ func (s *Store) do(ctx context.Context, call dcs.Call, perform func() error, sta
 	switch f, snap := s.fault(call); f {
 	case Refuse:
 		return ErrRefused
-	case Hang:
+	case Hang, Mute:
+		if f == Mute {
+			_ = perform()
+		}
 		s.server.mu.Unlock()
 		<-ctx.Done()
 		s.server.mu.Lock()
