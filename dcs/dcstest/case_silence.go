@@ -247,7 +247,7 @@ func silenceCutOff(e *env) {
 		unmute := e.disturb(e.h.Mute)
 		time.AfterFunc(200*time.Millisecond, unmute)
 		key := fmt.Sprintf("cut %d", i)
-		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond+e.h.Patience)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		_, err := s.Commit(ctx, dcs.Txn{If: []dcs.Cond{{Key: key}}, Then: []dcs.Op{dcs.Put(key, []byte("v"))}})
 		cancel()
 		unmute()

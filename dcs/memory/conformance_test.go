@@ -1,7 +1,6 @@
 package memory_test
 
 import (
-	"sync"
 	"testing"
 	"time"
 
@@ -10,54 +9,19 @@ import (
 	"github.com/pgregent/pgregent/dcs/memory"
 )
 
-// faults injects one fault into every Store of a server, also into those that are opened while it lasts.
-type faults struct {
-	mu     sync.Mutex
-	stores []*memory.Store
-	now    memory.Fault // 0: none
-}
-
-func (f *faults) add(s *memory.Store) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.stores = append(f.stores, s)
-	if f.now != 0 {
-		s.Inject(f.now, 0)
-	}
-}
-
-// hook is a hook of a dcstest.Harness.
-func (f *faults) hook(fault memory.Fault) func(testing.TB) func() {
-	return func(testing.TB) func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.now = fault
-		for _, s := range f.stores {
-			s.Inject(fault, 0)
-		}
-		return func() {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			f.now = 0
-			for _, s := range f.stores {
-				s.Clear()
-			}
-		}
-	}
-}
-
 // harness is srv as the suite needs it; wrap is put around every Store.
 func harness(srv *memory.Server, wrap func(dcs.Store) dcs.Store) dcstest.Harness {
-	f := new(faults)
+	fault := func(f memory.Fault) func(testing.TB) func() {
+		return func(testing.TB) func() {
+			srv.Inject(f, 0)
+			return srv.Clear
+		}
+	}
 	return dcstest.Harness{
-		Open: func(_ testing.TB, prefix string) dcs.Store {
-			s := srv.Open(prefix)
-			f.add(s)
-			return wrap(s)
-		},
-		Block:   f.hook(memory.Hang),
-		Mute:    f.hook(memory.Mute),
-		Refuse:  f.hook(memory.Refuse),
+		Open:    func(_ testing.TB, prefix string) dcs.Store { return wrap(srv.Open(prefix)) },
+		Block:   fault(memory.Hang),
+		Mute:    fault(memory.Mute),
+		Refuse:  fault(memory.Refuse),
 		Restart: func(testing.TB) { srv.Restart() },
 	}
 }

@@ -91,6 +91,11 @@ func TestStaleRead(t *testing.T) {
 	if got := value(t, other, "k"); got != "2" {
 		t.Errorf("the other store reads %q", got)
 	}
+	srv.Inject(memory.Stale, 1)
+	put(t, other, "k", "3")
+	if got := value(t, s, "k"); got != "2" {
+		t.Errorf("with a stale server: %q, want 2", got)
+	}
 }
 
 func TestFaultsUntilClear(t *testing.T) {

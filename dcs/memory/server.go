@@ -35,6 +35,7 @@ type Server struct {
 	earliest time.Duration
 	watches  []*watch
 	alarm    alarm
+	faults   faults
 }
 
 // entry is one key. value is never changed in place: a put replaces it.
@@ -105,8 +106,10 @@ func (s *Server) Restart() {
 }
 
 // find returns where key is, or would be.
-func (s *Server) find(key string) (int, bool) {
-	return slices.BinarySearchFunc(s.entries, key, func(e entry, key string) int { return strings.Compare(e.key, key) })
+func (s *Server) find(key string) (int, bool) { return find(s.entries, key) }
+
+func find(entries []entry, key string) (int, bool) {
+	return slices.BinarySearchFunc(entries, key, func(e entry, key string) int { return strings.Compare(e.key, key) })
 }
 
 // version of an absent key is dcs.Absent.
@@ -137,17 +140,17 @@ func (s *Server) remove(key string) {
 }
 
 // read copies what is below prefix. All values share one allocation, each with no room to grow into the next.
-func (s *Server) read(prefix string) dcs.Snapshot {
-	from, _ := s.find(prefix)
+func read(entries []entry, prefix string) dcs.Snapshot {
+	from, _ := find(entries, prefix)
 	to, size := from, 0
-	for ; to < len(s.entries) && strings.HasPrefix(s.entries[to].key, prefix); to++ {
-		size += len(s.entries[to].value)
+	for ; to < len(entries) && strings.HasPrefix(entries[to].key, prefix); to++ {
+		size += len(entries[to].value)
 	}
 	if from == to {
 		return dcs.Snapshot{}
 	}
 	items, values := make([]dcs.Item, to-from), make([]byte, 0, size)
-	for i, e := range s.entries[from:to] {
+	for i, e := range entries[from:to] {
 		start := len(values)
 		values = append(values, e.value...)
 		items[i] = dcs.Item{
