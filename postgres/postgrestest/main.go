@@ -22,8 +22,8 @@ const reexecuted = "PGREGENT_TEST_REEXECUTED"
 //	func TestMain(m *testing.M) { os.Exit(postgrestest.Main(m)) }
 //
 // PostgreSQL refuses to run as root. When the test binary runs as root, Main runs a copy of it as an unprivileged user
-// ($PGREGENT_TEST_USER, default postgres), with HOME and TMPDIR in a folder that this user owns, and hands on its exit code. Otherwise
-// it runs the tests here. In both cases the process that runs the tests is made a child subreaper first (Linux), so
+// ($PGREGENT_TEST_USER, default postgres), with HOME and TMPDIR in a folder that this user owns, and hands on its exit code. Without a TMPDIR
+// in the environment that folder is in memory (/dev/shm) when there are 4 GB to spare. Otherwise it runs the tests here. In both cases the process that runs the tests is made a child subreaper first (Linux), so
 // that the backends of a postmaster that a test kills become its children, and Server can wait for them.
 //
 // A coverage profile asked for on the command line is carried back. Other profiles are written only when the
@@ -55,7 +55,7 @@ func runAsUser() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	dir, err := os.MkdirTemp("", "pgtest")
+	dir, err := os.MkdirTemp(quickDir(), "pgtest")
 	if err != nil {
 		return 0, fmt.Errorf("make a folder for the unprivileged user: %w", err)
 	}

@@ -1,0 +1,131 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/pgregent/pgregent/postgres"
+)
+
+// postmasterPID is what postmaster.pid says (PostgreSQL source, miscadmin.h).
+type postmasterPID struct {
+	pid    int
+	start  int64  // Unix seconds
+	status string // "starting", "ready", "standby", "stopping"; empty until it is first written
+}
+
+// errPIDGarbage says that postmaster.pid is there and names no process.
+var errPIDGarbage = errors.New("postmaster.pid names no process")
+
+// readPID reads postmaster.pid. A missing file is a zero value, not an error.
+func readPID(dataDir string) (postmasterPID, error) {
+	data, err := os.ReadFile(filepath.Join(dataDir, "postmaster.pid"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return postmasterPID{}, nil
+	}
+	if err != nil {
+		return postmasterPID{}, err
+	}
+	lines := strings.Split(string(data), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(lines[0]))
+	if pid < 0 {
+		pid = -pid // a single-user backend
+	}
+	if err != nil || pid == 0 || pid > 1<<30 {
+		return postmasterPID{}, errPIDGarbage
+	}
+	p := postmasterPID{pid: pid}
+	if len(lines) > 2 {
+		p.start, _ = strconv.ParseInt(strings.TrimSpace(lines[2]), 10, 64)
+	}
+	if len(lines) > 7 {
+		p.status = strings.TrimSpace(lines[7])
+	}
+	return p, nil
+}
+
+// owner is what is known of the process that postmaster.pid names.
+type owner int
+
+const (
+	ownerGone    owner = iota // no such process, or a zombie
+	ownerOurs                 // a process of this data directory
+	ownerForeign              // alive and something else: the file is stale and the number was used again
+)
+
+// ownerOfPID finds out whether pid is a PostgreSQL process of this data directory: a postmaster works in its data
+// directory.
+func ownerOfPID(pid int, dataDir string) owner {
+	if pid <= 0 {
+		return ownerGone
+	}
+	if err := syscall.Kill(pid, 0); err != nil && !errors.Is(err, syscall.EPERM) {
+		return ownerGone
+	}
+	proc := "/proc/" + strconv.Itoa(pid)
+	if !exists("/proc/self/stat") {
+		return ownerOurs // no /proc: a living process is believed
+	}
+	stat, err := os.ReadFile(proc + "/stat")
+	if err != nil {
+		return ownerGone
+	}
+	// pid (comm) state ...; comm may hold anything, so the last bracket counts.
+	if i := strings.LastIndexByte(string(stat), ')'); i >= 0 && i+2 < len(stat) && (stat[i+2] == 'Z' || stat[i+2] == 'X') {
+		return ownerGone
+	}
+	cwd, err := os.Readlink(proc + "/cwd")
+	if err != nil {
+		return ownerForeign // another user's process
+	}
+	if real, err := filepath.EvalSymlinks(dataDir); err == nil && strings.TrimSuffix(cwd, " (deleted)") == real {
+		return ownerOurs
+	}
+	return ownerForeign
+}
+
+// postmaster returns the process id of the running postmaster of the data directory, or ErrNotRunning.
+func (s *Server) postmaster() (int, error) {
+	p, err := readPID(s.cfg.DataDir)
+	if err != nil && !errors.Is(err, errPIDGarbage) {
+		return 0, fmt.Errorf("local: %w", err)
+	}
+	if ownerOfPID(p.pid, s.cfg.DataDir) != ownerOurs {
+		return 0, postgres.ErrNotRunning
+	}
+	return p.pid, nil
+}
+
+// mustBeStopped returns an error when a postmaster runs in the data directory.
+func (s *Server) mustBeStopped(what string) error {
+	if pid, err := s.postmaster(); err == nil {
+		return fmt.Errorf("local: %s: the server runs as process %d: stop it first", what, pid)
+	}
+	return nil
+}
+
+// Reload implements postgres.Controller: it signals the postmaster, after making sure that the process is a postmaster
+// of this data directory.
+func (s *Server) Reload(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("local: reload: %w", err)
+	}
+	pid, err := s.postmaster()
+	if err != nil {
+		return fmt.Errorf("local: reload: %w", err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		return fmt.Errorf("local: reload: signal process %d: %w", pid, err)
+	}
+	s.mu.Lock()
+	s.stale = false
+	s.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,68 @@
+package postgrestest
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Versions are the PostgreSQL major versions that tests should run on: 15, and each of 14 to 18 whose programs are
+// named by $PGREGENT_PG<major> (a bin folder) or installed where Debian puts them. PGREGENT_PG_ONLY limits the list to
+// one version.
+func Versions() []string {
+	if only := os.Getenv("PGREGENT_PG_ONLY"); only != "" {
+		return []string{only}
+	}
+	var versions []string
+	for _, major := range []string{"14", "15", "16", "17", "18"} {
+		if _, found := binaries(major); found || major == "15" {
+			versions = append(versions, major)
+		}
+	}
+	return versions
+}
+
+// Binaries returns the folder with the programs of a PostgreSQL version. Without them the test is skipped, or fails
+// when PGREGENT_REQUIRE is 1.
+func Binaries(t testing.TB, major string) string {
+	t.Helper()
+	dir, found := binaries(major)
+	if !found {
+		Require(t, fmt.Sprintf("PostgreSQL %s is not installed: set PGREGENT_PG%s to its bin folder", major, major))
+	}
+	return dir
+}
+
+// Require skips the test for what is missing, or fails it when PGREGENT_REQUIRE is 1, as "make test" sets it.
+func Require(t testing.TB, missing string) {
+	t.Helper()
+	if os.Getenv("PGREGENT_REQUIRE") == "1" {
+		t.Fatal(missing)
+	}
+	t.Skip(missing)
+}
+
+func binaries(major string) (dir string, found bool) {
+	for _, dir := range []string{os.Getenv("PGREGENT_PG" + major), filepath.Join("/usr/lib/postgresql", major, "bin")} {
+		if dir == "" {
+			continue
+		}
+		if info, err := os.Stat(filepath.Join(dir, "postgres")); err == nil && info.Mode().IsRegular() {
+			return dir, true
+		}
+	}
+	return "", false
+}
+
+// FreePort returns a TCP port of 127.0.0.1 that nobody listens on at the moment.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("find a free port: %v", err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
