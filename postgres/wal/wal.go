@@ -12,8 +12,8 @@ type Timeline uint32
 
 // Position is a place on one timeline.
 type Position struct {
-	Timeline Timeline
-	LSN      LSN
+	Timeline Timeline `json:"timeline"`
+	LSN      LSN      `json:"lsn"`
 }
 
 // Switch says that Timeline ended at LSN, where the next one of the history begins.
