@@ -30,7 +30,7 @@ func restartStays(e *env) {
 	e.eventually(e.h.RestartPatience, "Renew succeeds after the restart", func() bool { return e.renew(ses) == nil })
 	e.wantValue(s, "bound", "v")
 	e.remove(s, "k")
-	now := e.put(s, "k", "3")
+	now := e.put(s, "k", "2")
 	for _, version := range seen {
 		if now == version {
 			e.Errorf("version %d was used again after the restart", version)

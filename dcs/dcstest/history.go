@@ -174,19 +174,23 @@ func historyMuted(e *env) {
 	clients, rec := e.clients(3, 300*time.Millisecond)
 	// Shorter than a call's limit: it ends with the connection; longer: with its context.
 	for _, silence := range []time.Duration{150, 400, 150, 200, 150} {
-		var wg sync.WaitGroup
-		for _, c := range clients {
-			wg.Go(func() {
-				for range 20 {
-					_ = c.step()
-				}
-			})
+		steps := func(n int) *sync.WaitGroup {
+			var wg sync.WaitGroup
+			for _, c := range clients {
+				wg.Go(func() {
+					for range n {
+						_ = c.step()
+					}
+				})
+			}
+			return &wg
 		}
-		wait(2 * time.Millisecond)
+		steps(8).Wait()
 		unmute := e.disturb(e.h.Mute)
+		muted := steps(8)
 		wait(silence * time.Millisecond)
 		unmute()
-		wg.Wait()
+		muted.Wait()
 		for _, c := range clients {
 			e.eventually(e.h.RestartPatience, "a call succeeds after replies came through again",
 				func() bool { return c.step() == nil })
