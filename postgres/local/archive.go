@@ -30,11 +30,12 @@ func (s *Server) archiveReady(ctx context.Context, c control, fork wal.Position)
 	}
 	for _, path := range ready {
 		file := strings.TrimSuffix(filepath.Base(path), ".ready")
-		if t, n, ok := parseSegment(file, c.segmentSize); ok && (t > fork.Timeline || n >= uint64(fork.LSN)/c.segmentSize) || !exists(s.walFile(file)) {
+		t, start, err := wal.ParseSegmentName(file, c.segmentSize)
+		if err == nil && (t > fork.Timeline || uint64(start)+c.segmentSize > uint64(fork.LSN)) || !exists(s.walFile(file)) {
 			continue
 		}
 		command := strings.NewReplacer("%%", "%", "%p", "pg_wal/"+file, "%f", file).Replace(conf.parameters["archive_command"])
-		_, err := s.run(ctx, tool{program: "/bin/sh", args: []string{"-c", command}, dir: s.cfg.DataDir, locale: true})
+		_, err = s.run(ctx, tool{program: "/bin/sh", args: []string{"-c", command}, dir: s.cfg.DataDir, locale: true})
 		if err == nil {
 			err = os.Rename(path, strings.TrimSuffix(path, ".ready")+".done")
 		}

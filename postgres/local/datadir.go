@@ -145,12 +145,12 @@ func readHistory(dir string, tip wal.Timeline) (wal.History, error) {
 	if tip == 1 {
 		return wal.History{Tip: 1}, nil
 	}
-	data, err := os.ReadFile(filepath.Join(dir, "pg_wal", fmt.Sprintf("%08X.history", uint32(tip))))
+	data, err := os.ReadFile(filepath.Join(dir, "pg_wal", wal.HistoryName(tip)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return wal.History{}, nil
 	}
 	if err != nil {
 		return wal.History{}, err
 	}
-	return parseHistory(tip, string(data))
+	return wal.ParseHistory(tip, data)
 }

@@ -3,7 +3,6 @@ package local
 import (
 	"context"
 	"fmt"
-	"strconv"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -41,15 +40,15 @@ func identifySystem(ctx context.Context, conn *pgconn.PgConn) (postgres.Line, er
 	if err != nil {
 		return postgres.Line{}, err
 	}
-	timeline, err := strconv.ParseUint(string(row[1]), 10, 32)
-	if err != nil {
-		return postgres.Line{}, fmt.Errorf("IDENTIFY_SYSTEM: timeline %q is no number", row[1])
-	}
-	lsn, err := parseLSN(string(row[2]))
+	timeline, err := wal.ParseTimeline(string(row[1]))
 	if err != nil {
 		return postgres.Line{}, fmt.Errorf("IDENTIFY_SYSTEM: %w", err)
 	}
-	return postgres.Line{SystemID: string(row[0]), Position: wal.Position{Timeline: wal.Timeline(timeline), LSN: lsn}}, nil
+	lsn, err := wal.ParseLSN(string(row[2]))
+	if err != nil {
+		return postgres.Line{}, fmt.Errorf("IDENTIFY_SYSTEM: %w", err)
+	}
+	return postgres.Line{SystemID: string(row[0]), Position: wal.Position{Timeline: timeline, LSN: lsn}}, nil
 }
 
 // timelineHistory asks for the history of a timeline.
@@ -58,7 +57,7 @@ func timelineHistory(ctx context.Context, conn *pgconn.PgConn, t wal.Timeline) (
 	if err != nil {
 		return wal.History{}, err
 	}
-	return parseHistory(t, string(row[1]))
+	return wal.ParseHistory(t, row[1])
 }
 
 // replicationRow runs a command of the replication protocol that answers one row.

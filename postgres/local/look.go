@@ -1,8 +1,6 @@
 package local
 
 import (
-	"encoding/json"
-
 	"github.com/pgregent/pgregent/postgres"
 	"github.com/pgregent/pgregent/postgres/wal"
 )
@@ -35,29 +33,16 @@ const lookSQL = `SELECT json_build_object(
 	'pending', (SELECT json_object_agg(name, current_setting(name)) FROM pg_settings WHERE pending_restart)
 ) FROM (SELECT pg_is_in_recovery() AS rec OFFSET 0) r`
 
-// position is an LSN in JSON; null is zero.
-type position wal.LSN
-
-func (p *position) UnmarshalJSON(data []byte) error {
-	var text *string
-	if err := json.Unmarshal(data, &text); err != nil || text == nil {
-		return err
-	}
-	lsn, err := parseLSN(*text)
-	*p = position(lsn)
-	return err
-}
-
-// lookRow is the answer to lookSQL.
+// lookRow is the answer to lookSQL. A null leaves a field zero.
 type lookRow struct {
 	Recovery       bool              `json:"recovery"`
 	Version        int               `json:"version"`
 	Start          int64             `json:"start"`
 	SystemID       string            `json:"sysid"`
 	File           string            `json:"file"`
-	Flushed        position          `json:"flushed"`
-	Received       position          `json:"received"`
-	Replayed       position          `json:"replayed"`
+	Flushed        wal.LSN           `json:"flushed"`
+	Received       wal.LSN           `json:"received"`
+	Replayed       wal.LSN           `json:"replayed"`
 	ReplayedAt     *int64            `json:"replayed_at"`
 	Paused         bool              `json:"paused"`
 	RestoreCommand bool              `json:"restore_command"`
@@ -72,33 +57,33 @@ type lookRow struct {
 type receiverRow struct {
 	Status    string       `json:"status"`
 	Timeline  wal.Timeline `json:"timeline"`
-	Written   position     `json:"written"`
-	LatestEnd position     `json:"latest_end"`
+	Written   wal.LSN      `json:"written"`
+	LatestEnd wal.LSN      `json:"latest_end"`
 	Host      string       `json:"host"`
 	Port      int          `json:"port"`
 }
 
 type walsenderRow struct {
-	PID             int      `json:"pid"`
-	User            string   `json:"user"`
-	ApplicationName string   `json:"application_name"`
-	Addr            string   `json:"addr"`
-	State           string   `json:"state"`
-	SyncState       string   `json:"sync_state"`
-	SyncPriority    int      `json:"sync_priority"`
-	Sent            position `json:"sent"`
-	Written         position `json:"written"`
-	Flushed         position `json:"flushed"`
-	Replayed        position `json:"replayed"`
+	PID             int     `json:"pid"`
+	User            string  `json:"user"`
+	ApplicationName string  `json:"application_name"`
+	Addr            string  `json:"addr"`
+	State           string  `json:"state"`
+	SyncState       string  `json:"sync_state"`
+	SyncPriority    int     `json:"sync_priority"`
+	Sent            wal.LSN `json:"sent"`
+	Written         wal.LSN `json:"written"`
+	Flushed         wal.LSN `json:"flushed"`
+	Replayed        wal.LSN `json:"replayed"`
 }
 
 type slotRow struct {
-	Name      string   `json:"name"`
-	Type      string   `json:"type"`
-	Active    bool     `json:"active"`
-	Restart   position `json:"restart"`
-	Xmin      bool     `json:"xmin"`
-	WALStatus string   `json:"wal_status"`
+	Name      string  `json:"name"`
+	Type      string  `json:"type"`
+	Active    bool    `json:"active"`
+	Restart   wal.LSN `json:"restart"`
+	Xmin      bool    `json:"xmin"`
+	WALStatus string  `json:"wal_status"`
 }
 
 // status copies the answer into a Status.
@@ -108,30 +93,30 @@ func (r lookRow) status(st *postgres.Status) error {
 	st.RestoreCommand, st.ConnInfo, st.SyncNames = r.RestoreCommand, redact(r.ConnInfo), r.SyncNames
 	if r.Recovery {
 		st.Role = postgres.RoleReplica
-		st.Received, st.Replayed = wal.LSN(r.Received), wal.LSN(r.Replayed)
+		st.Received, st.Replayed = r.Received, r.Replayed
 		st.ReplayedAt, st.ReplayPaused = fromMicro(r.ReplayedAt), r.Paused
 	} else {
-		t, err := timelineOfFile(r.File)
+		t, _, err := wal.ParseSegmentName(r.File, 1<<20) // the smallest size there is takes every name
 		if err != nil {
 			return err
 		}
-		st.Timeline, st.Current = t, wal.LSN(r.Flushed)
+		st.Timeline, st.Current = t, r.Flushed
 	}
 	if w := r.Receiver; w != nil {
 		st.Timeline, st.Streaming = w.Timeline, w.Status == "streaming"
-		st.Written, st.LatestEnd = wal.LSN(w.Written), wal.LSN(w.LatestEnd)
+		st.Written, st.LatestEnd = w.Written, w.LatestEnd
 		st.UpstreamHost, st.UpstreamPort = w.Host, w.Port
 	}
 	for _, w := range r.Walsenders {
 		st.Walsenders = append(st.Walsenders, postgres.Walsender{
 			PID: w.PID, User: w.User, ApplicationName: w.ApplicationName, ClientAddr: w.Addr,
 			State: w.State, SyncState: w.SyncState, SyncPriority: w.SyncPriority,
-			Sent: wal.LSN(w.Sent), Written: wal.LSN(w.Written), Flushed: wal.LSN(w.Flushed), Replayed: wal.LSN(w.Replayed),
+			Sent: w.Sent, Written: w.Written, Flushed: w.Flushed, Replayed: w.Replayed,
 		})
 	}
 	for _, sl := range r.Slots {
 		st.Slots = append(st.Slots, postgres.Slot{
-			Name: sl.Name, Type: sl.Type, Active: sl.Active, RestartLSN: wal.LSN(sl.Restart), HasXmin: sl.Xmin, WALStatus: sl.WALStatus,
+			Name: sl.Name, Type: sl.Type, Active: sl.Active, RestartLSN: sl.Restart, HasXmin: sl.Xmin, WALStatus: sl.WALStatus,
 		})
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -245,16 +244,4 @@ func fromMicro(text *int64) time.Time {
 		return time.Time{}
 	}
 	return time.UnixMicro(*text)
-}
-
-// timelineOfFile reads the timeline from the name of a WAL file.
-func timelineOfFile(name string) (wal.Timeline, error) {
-	if len(name) != 24 {
-		return 0, fmt.Errorf("%q is no name of a WAL file", name)
-	}
-	n, err := strconv.ParseUint(name[:8], 16, 32)
-	if err != nil {
-		return 0, fmt.Errorf("%q is no name of a WAL file", name)
-	}
-	return wal.Timeline(n), nil
 }

@@ -52,7 +52,7 @@ func (s *Server) Rewind(ctx context.Context, from postgres.Source) (err error) {
 		return err
 	}
 	if !diverged {
-		s.log.InfoContext(ctx, "nothing to rewind: the WAL does not go beyond the fork", "end", formatLSN(end.LSN), "fork", formatLSN(fork.LSN))
+		s.log.InfoContext(ctx, "nothing to rewind: the WAL does not go beyond the fork", "end", end.LSN.String(), "fork", fork.LSN.String())
 		return nil
 	}
 	s.archiveReady(ctx, c, fork)
@@ -79,29 +79,19 @@ func findFork(local wal.History, end wal.Position, source postgres.Line) (fork w
 	if source.Position.Timeline == end.Timeline {
 		if !source.Replica && end.LSN > source.Position.LSN {
 			return wal.Position{}, false, fmt.Errorf("%w: the source is on timeline %d too and ends at %s, before %s here: two servers have written this timeline",
-				postgres.ErrRewindImpossible, end.Timeline, formatLSN(source.Position.LSN), formatLSN(end.LSN))
+				postgres.ErrRewindImpossible, end.Timeline, source.Position.LSN, end.LSN)
 		}
 		return end, false, nil
 	}
-	ends := map[wal.Timeline]wal.LSN{}
-	for _, sw := range source.History.Switches {
-		ends[sw.Timeline] = sw.LSN
+	if !local.Known() {
+		local = wal.History{Tip: end.Timeline} // the history file is gone; the fork can only be on this timeline
 	}
-	if lsn, found := ends[end.Timeline]; found {
-		return wal.Position{Timeline: end.Timeline, LSN: lsn}, end.LSN > lsn, nil
+	fork, ok := local.Fork(source.History, end)
+	if !ok {
+		return wal.Position{}, false, fmt.Errorf("%w: the histories of timeline %d here and %d there have nothing in common",
+			postgres.ErrRewindImpossible, end.Timeline, source.Position.Timeline)
 	}
-	for i := len(local.Switches) - 1; i >= 0; i-- {
-		sw := local.Switches[i]
-		lsn, found := ends[sw.Timeline]
-		if !found && sw.Timeline == source.Position.Timeline {
-			lsn, found = sw.LSN, true // the source never left this timeline
-		}
-		if found {
-			return wal.Position{Timeline: sw.Timeline, LSN: min(lsn, sw.LSN)}, true, nil
-		}
-	}
-	return wal.Position{}, false, fmt.Errorf("%w: the histories of timeline %d here and %d there have nothing in common",
-		postgres.ErrRewindImpossible, end.Timeline, source.Position.Timeline)
+	return fork, fork != end, nil
 }
 
 // rewind brings the directory to a clean state and runs pg_rewind.

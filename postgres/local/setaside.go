@@ -52,7 +52,7 @@ func (s *Server) SetAside(ctx context.Context, fork, end wal.Position) (postgres
 	}
 	rep := report{
 		Member: s.cfg.Name, Cluster: s.cfg.Scope, SystemID: c.SystemID, When: time.Now().UTC(), Bytes: loss.Bytes, DataDirectory: s.cfg.DataDir,
-		ForkTimeline: uint32(fork.Timeline), Fork: formatLSN(fork.LSN), EndTimeline: uint32(end.Timeline), End: formatLSN(end.LSN),
+		ForkTimeline: uint32(fork.Timeline), Fork: fork.LSN.String(), EndTimeline: uint32(end.Timeline), End: end.LSN.String(),
 	}
 	if dir, earlier, found := sameReport(root, rep); found {
 		loss.SavedTo, loss.Segments = dir, earlier.Segments
@@ -100,16 +100,16 @@ func (s *Server) divergedFiles(c control, fork, end wal.Position) (files, missin
 		found := false
 		for t := fork.Timeline; t <= max(end.Timeline, fork.Timeline); t++ {
 			if have[t][n] {
-				files = append(files, segmentName(t, n, c.segmentSize))
+				files = append(files, wal.SegmentName(t, wal.LSN(n*c.segmentSize), c.segmentSize))
 				found = true
 			}
 		}
 		if !found {
-			missing = append(missing, segmentName(end.Timeline, n, c.segmentSize))
+			missing = append(missing, wal.SegmentName(end.Timeline, wal.LSN(n*c.segmentSize), c.segmentSize))
 		}
 	}
 	for t := fork.Timeline + 1; t <= end.Timeline; t++ {
-		if name := fmt.Sprintf("%08X.history", uint32(t)); exists(s.walFile(name)) {
+		if name := wal.HistoryName(t); exists(s.walFile(name)) {
 			files = append(files, name)
 		}
 	}

@@ -20,12 +20,12 @@ const slotsFile = "slots.json"
 
 // slotState is a physical slot as SyncSlots needs to know it.
 type slotState struct {
-	Name      string   `json:"name"`
-	Physical  bool     `json:"physical"`
-	Active    bool     `json:"active"`
-	Restart   position `json:"restart"`
-	Xmin      bool     `json:"xmin"`
-	WALStatus string   `json:"wal_status"`
+	Name      string  `json:"name"`
+	Physical  bool    `json:"physical"`
+	Active    bool    `json:"active"`
+	Restart   wal.LSN `json:"restart"`
+	Xmin      bool    `json:"xmin"`
+	WALStatus string  `json:"wal_status"`
 }
 
 // SyncSlots implements postgres.Controller, on a primary and on a replica: a replica that becomes the leader must have
@@ -120,10 +120,10 @@ func ensureSlot(ctx context.Context, conn *pgconn.PgConn, name string, slot *slo
 		}
 		_, err := queryText(ctx, conn, create, name)
 		return err
-	case known > wal.LSN(slot.Restart):
+	case known > slot.Restart:
 		_, err := queryText(ctx, conn, `SELECT end_lsn FROM (SELECT LEAST($2::pg_lsn,
 			CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END) AS l OFFSET 0) t,
-			pg_replication_slot_advance($1, l) WHERE l > $3::pg_lsn`, name, formatLSN(known), formatLSN(wal.LSN(slot.Restart)))
+			pg_replication_slot_advance($1, l) WHERE l > $3::pg_lsn`, name, known.String(), slot.Restart.String())
 		return err
 	}
 	return nil

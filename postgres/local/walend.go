@@ -82,11 +82,11 @@ func (s *Server) segments(size uint64) (segmentSet, error) {
 	}
 	set := segmentSet{}
 	for _, e := range entries {
-		if t, n, ok := parseSegment(e.Name(), size); ok {
+		if t, start, err := wal.ParseSegmentName(e.Name(), size); err == nil {
 			if set[t] == nil {
 				set[t] = map[uint64]bool{}
 			}
-			set[t][n] = true
+			set[t][uint64(start)/size] = true
 		}
 	}
 	return set, nil
@@ -113,7 +113,7 @@ func (s *Server) scanStart(c control, t wal.Timeline) (wal.LSN, bool) {
 // scan finds the end of the last valid record at or after start.
 func (s *Server) scan(ctx context.Context, c control, t wal.Timeline, start wal.LSN) (wal.LSN, error) {
 	args := []string{"--path=" + s.data("pg_wal"), "--timeline=" + strconv.FormatUint(uint64(t), 10)}
-	out, err := s.run(ctx, tool{program: "pg_waldump", args: append(args, "--quiet", "--start="+formatLSN(start))})
+	out, err := s.run(ctx, tool{program: "pg_waldump", args: append(args, "--quiet", "--start="+start.String())})
 	if err == nil {
 		return 0, errors.New("pg_waldump came to no end of the WAL")
 	}
@@ -132,11 +132,11 @@ func (s *Server) scan(ctx context.Context, c control, t wal.Timeline, start wal.
 	// Another kind of end, at a page or a file: count from the last record that was read.
 	from := start
 	if m := regexp.MustCompile(`error in WAL record at ([0-9A-F]+/[0-9A-F]+)`).FindStringSubmatch(out.stderr); m != nil {
-		if lsn, err := parseLSN(m[1]); err == nil {
+		if lsn, err := wal.ParseLSN(m[1]); err == nil {
 			from = lsn
 		}
 	}
-	out, err = s.run(ctx, tool{program: "pg_waldump", args: append(args, "--start="+formatLSN(from))})
+	out, err = s.run(ctx, tool{program: "pg_waldump", args: append(args, "--start="+from.String())})
 	if err == nil || ctx.Err() != nil {
 		return 0, errors.Join(errors.New("pg_waldump came to no end of the WAL"), err)
 	}
@@ -154,7 +154,7 @@ func invalidRecord(stderr string) (wal.LSN, bool) {
 	if m == nil {
 		return 0, false
 	}
-	lsn, err := parseLSN(m[1])
+	lsn, err := wal.ParseLSN(m[1])
 	return lsn, err == nil
 }
 
@@ -178,7 +178,7 @@ func lastRecord(stdout string) (lsn wal.LSN, length uint64, ok bool) {
 	}
 	m := all[len(all)-1]
 	length, err1 := strconv.ParseUint(m[1], 10, 32)
-	lsn, err2 := parseLSN(m[2])
+	lsn, err2 := wal.ParseLSN(m[2])
 	return lsn, length, err1 == nil && err2 == nil
 }
 
