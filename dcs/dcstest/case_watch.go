@@ -3,6 +3,8 @@ package dcstest
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/pgregent/pgregent/dcs"
@@ -36,20 +38,23 @@ func (e *env) watchContext() context.Context {
 	return ctx
 }
 
-// quiet receives until nothing came for a while: what was on its way has arrived.
-func (e *env) quiet(ch <-chan struct{}) (n int) {
+// quiet receives until nothing came for a while: what was on its way has arrived. It returns how much that was.
+func (e *env) quiet(chans ...<-chan struct{}) (n int) {
 	e.Helper()
-	for {
-		select {
-		case _, ok := <-ch:
-			if !ok {
-				e.Fatal("the channel of a watch was closed, its context has not ended")
+	for idle := time.Now(); time.Since(idle) < 100*time.Millisecond; wait(2 * time.Millisecond) {
+		for _, ch := range chans {
+			select {
+			case _, ok := <-ch:
+				if !ok {
+					e.Fatal("the channel of a watch was closed, its context has not ended")
+				}
+				n++
+				idle = time.Now()
+			default:
 			}
-			n++
-		case <-time.After(100 * time.Millisecond):
-			return n
 		}
 	}
+	return n
 }
 
 // wakes asserts that a watch wakes within limit.
@@ -90,9 +95,7 @@ func watchChanges(e *env) {
 			e.commit(other, dcs.Txn{If: []dcs.Cond{{Key: "k"}}, Then: []dcs.Op{dcs.Put("a", nil), dcs.Put("k", nil), dcs.Put("z", nil)}})
 		}},
 	} {
-		for _, ch := range watches {
-			e.quiet(ch)
-		}
+		e.quiet(slices.Collect(maps.Values(watches))...)
 		step.do()
 		for name, ch := range watches {
 			e.wakes(ch, e.h.Patience, step.what+", watching "+name)
@@ -106,8 +109,7 @@ func watchExpiry(e *env) {
 	e.bind(other, "k", "v", ses)
 	ctx := e.watchContext()
 	all, one := e.watch(ctx, s), e.watch(ctx, s, "k")
-	e.quiet(all)
-	e.quiet(one)
+	e.quiet(all, one)
 	limit := e.h.Patience + ses.TTL() + s.Limits().SessionSlack
 	if e.h.Advance != nil {
 		e.pass(limit)
@@ -197,8 +199,7 @@ func watchCloses(e *env) {
 	defer cancel()
 	idle, busy := e.watch(ctx, s, "k"), e.watch(ctx, s)
 	e.put(other, "k", "v")
-	e.quiet(idle)
-	e.quiet(busy)
+	e.quiet(idle, busy)
 	e.put(other, "k", "w") // left in the channel when the context ends
 	cancel()
 	e.closes(idle)

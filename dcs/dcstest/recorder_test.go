@@ -100,8 +100,8 @@ func newWorld() *world {
 		Refuse:          fault(memory.Refuse),
 		Restart:         func(testing.TB) { srv.Restart() },
 		Advance:         clock.Advance,
-		Patience:        time.Second,
-		RestartPatience: time.Second,
+		Patience:        400 * time.Millisecond,
+		RestartPatience: 400 * time.Millisecond,
 	}}
 }
 
