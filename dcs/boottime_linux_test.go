@@ -75,7 +75,7 @@ func countThreads(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	for sc := bufio.NewScanner(f); sc.Scan(); {
 		if rest, ok := strings.CutPrefix(sc.Text(), "Threads:"); ok {
 			n, err := strconv.Atoi(strings.TrimSpace(rest))

@@ -12,14 +12,13 @@ import (
 	"github.com/pgregent/pgregent/dcs/memory"
 )
 
-// open returns a Client over a store in memory, and that store for its faults.
-func open(o *dcs.ClientOptions) (*dcs.Client, *memory.Store) {
-	s := memory.NewServer(memory.NewManualClock()).Open("p")
-	return dcs.NewClient(s, o), s
+// open returns a Client over a store in memory.
+func open(o *dcs.ClientOptions) *dcs.Client {
+	return dcs.NewClient(memory.NewServer(memory.NewManualClock()).Open("p"), o)
 }
 
 func TestClientErrorsSayWhatWasDone(t *testing.T) {
-	c, _ := open(nil)
+	c := open(nil)
 	ctx := t.Context()
 	ses, err := c.OpenSession(ctx, time.Second)
 	if err != nil {
@@ -153,6 +152,7 @@ func TestClientCallsEndInTime(t *testing.T) {
 }
 
 func callsEndInTime(t *testing.T, timeout time.Duration, ignores bool) {
+	t.Helper()
 	mem := memory.NewServer(memory.NewManualClock()).Open("p")
 	var s dcs.Store = mem
 	mem.Inject(memory.Hang, 0)
@@ -215,7 +215,7 @@ func TestClientClosesALateSession(t *testing.T) {
 // The time-out is for setting a watch up; it must not end it later.
 func TestClientWatchOutlivesTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, _ := open(&dcs.ClientOptions{Timeout: time.Second})
+		c := open(&dcs.ClientOptions{Timeout: time.Second})
 		ctx, cancel := context.WithCancel(t.Context())
 		wake, err := c.Watch(ctx)
 		if err != nil {

@@ -281,6 +281,7 @@ func onError(from, to error) func(*world) {
 func afterSilence(w *world, broke func()) {
 	block := w.h.Block
 	w.h.Block = func(t testing.TB) func() {
+		t.Helper()
 		undo := block(t)
 		return func() {
 			broke()
@@ -416,6 +417,7 @@ func oneSnapshot(s dcs.Store, b *broken) {
 func shortPrefix(w *world) {
 	open := w.h.Open
 	w.h.Open = func(t testing.TB, prefix string) dcs.Store {
+		t.Helper()
 		if i := strings.LastIndex(prefix, "/ab"); i > 0 {
 			prefix = prefix[:i] + "/a"
 		}

@@ -27,7 +27,7 @@ func closeTwice(e *env) {
 	}
 	ctx, cancel := e.patient()
 	defer cancel()
-	for _, c := range calls(s, ses, "k") {
+	for _, c := range calls(s, ses) {
 		switch err := c.do(ctx); c.name {
 		case "Read", "Commit", "Watch", "OpenSession":
 			e.wantKind(c.name+" after Close", err, dcs.ErrClosed)
@@ -60,8 +60,8 @@ func closeOthers(e *env) {
 func (e *env) use() {
 	e.Helper()
 	s := e.h.Open(e.TB, e.prefix)
-	early, endEarly := context.WithCancel(context.Background())
-	late, endLate := context.WithCancel(context.Background())
+	early, endEarly := context.WithCancel(e.base())
+	late, endLate := context.WithCancel(e.base())
 	defer endEarly()
 	defer endLate()
 	first, second := e.watch(early, s), e.watch(late, s, "k")
@@ -111,9 +111,9 @@ func closeAfterSilence(e *env) {
 	cancel()
 	unblock := e.disturb(e.h.Block)
 	end := time.Now().Add(200 * time.Millisecond)
-	ctx, cancel = context.WithDeadline(context.Background(), end)
+	ctx, cancel = context.WithDeadline(e.base(), end)
 	defer cancel()
-	e.returns(ctx, end, calls(s, ses, "k"))
+	e.returns(ctx, end, calls(s, ses))
 	closed := make(chan error, 1)
 	go func() { closed <- s.Close() }()
 	select {

@@ -29,7 +29,7 @@ func commitConditions(e *env) {
 		"absent":             {{Key: "gone"}},
 		"at version":         {{Key: "there", Version: at}},
 		"both":               {{Key: "there", Version: at}, {Key: "gone"}},
-		"absent, other name": {{Key: "ther"}, {Key: "there/below"}},
+		"absent, other name": {{Key: "the"}, {Key: "there/below"}},
 	}
 	for name, conds := range holds {
 		e.commit(s, dcs.Txn{If: conds, Then: []dcs.Op{dcs.Put("done", []byte(name))}})
@@ -149,9 +149,9 @@ func commitVersions(e *env) {
 func commitEndedContext(e *env) {
 	s := e.open()
 	ses := e.lasting(s)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(e.base())
 	cancel()
-	for _, c := range calls(s, ses, "k") {
+	for _, c := range calls(s, ses) {
 		if err := c.do(ctx); err == nil && c.name != "Watch" {
 			e.Errorf("%s with an ended context returned no error", c.name)
 		} else if refused(err) {

@@ -31,8 +31,9 @@ type call struct {
 	do      func(ctx context.Context) error
 }
 
-// calls is every method of a Store and a Session that takes a context; Commit puts key.
-func calls(s dcs.Store, ses dcs.Session, key string) []call {
+// calls is every method of a Store and a Session that takes a context; Commit puts the key k.
+func calls(s dcs.Store, ses dcs.Session) []call {
+	const key = "k"
 	return []call{
 		{"Read", false, func(ctx context.Context) error { _, err := s.Read(ctx); return err }},
 		{"Commit", true, func(ctx context.Context) error {
@@ -114,8 +115,8 @@ func silenceDeadline(e *env) {
 	const limit = 300 * time.Millisecond
 	for range 2 { // a client may have noticed the first time, and behave differently the second
 		end := time.Now().Add(limit)
-		ctx, cancel := context.WithDeadline(context.Background(), end)
-		e.returns(ctx, end, calls(s, ses, "k"))
+		ctx, cancel := context.WithDeadline(e.base(), end)
+		e.returns(ctx, end, calls(s, ses))
 		cancel()
 	}
 	unblock()
@@ -125,10 +126,10 @@ func silenceDeadline(e *env) {
 func silenceCancel(e *env) {
 	s, ses := e.warm()
 	unblock := e.disturb(e.h.Block)
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(e.base())
 	end := time.Now().Add(200 * time.Millisecond)
 	time.AfterFunc(time.Until(end), cancel)
-	e.returns(ctx, end, calls(s, ses, "k"))
+	e.returns(ctx, end, calls(s, ses))
 	unblock()
 	e.recovers(s)
 }
@@ -153,7 +154,7 @@ func silenceCommit(e *env) {
 // lostCommit commits while no answer can come, and says whether the outcome is said to be unknown.
 func (e *env) lostCommit(s dcs.Store, key string, limit time.Duration) (unknown bool) {
 	e.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(e.base(), limit)
 	defer cancel()
 	_, err := s.Commit(ctx, dcs.Txn{If: []dcs.Cond{{Key: key}}, Then: []dcs.Op{dcs.Put(key, []byte("v"))}})
 	switch {
@@ -228,9 +229,9 @@ func silenceMuted(e *env) {
 		unknown[key] = e.lostCommit(s, key, 300*time.Millisecond)
 	}
 	end := time.Now().Add(300 * time.Millisecond)
-	ctx, cancel := context.WithDeadline(context.Background(), end)
+	ctx, cancel := context.WithDeadline(e.base(), end)
 	defer cancel()
-	e.returns(ctx, end, calls(s, ses, "k"))
+	e.returns(ctx, end, calls(s, ses))
 	unmute()
 	e.recovers(other)
 	e.checkLost(other, unknown)
@@ -247,7 +248,7 @@ func silenceCutOff(e *env) {
 		unmute := e.disturb(e.h.Mute)
 		time.AfterFunc(200*time.Millisecond, unmute)
 		key := fmt.Sprintf("cut %d", i)
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(e.base(), 2*time.Second)
 		_, err := s.Commit(ctx, dcs.Txn{If: []dcs.Cond{{Key: key}}, Then: []dcs.Op{dcs.Put(key, []byte("v"))}})
 		cancel()
 		unmute()
@@ -272,9 +273,9 @@ func silenceRefused(e *env) {
 		unknown[key] = e.lostCommit(s, key, 300*time.Millisecond)
 	}
 	end := time.Now().Add(300 * time.Millisecond)
-	ctx, cancel := context.WithDeadline(context.Background(), end)
+	ctx, cancel := context.WithDeadline(e.base(), end)
 	defer cancel()
-	e.returns(ctx, end, calls(s, ses, "k"))
+	e.returns(ctx, end, calls(s, ses))
 	accept()
 	e.recovers(s)
 	e.recovers(other)

@@ -33,7 +33,7 @@ func (e *env) watch(ctx context.Context, s dcs.Store, keys ...string) <-chan str
 
 // watchContext ends with the case.
 func (e *env) watchContext() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(e.base())
 	e.Cleanup(cancel)
 	return ctx
 }
@@ -124,7 +124,7 @@ func watchExpiry(e *env) {
 // watchKeys: each of several watches on one Store hears of its own keys, whatever the others do.
 func watchKeys(e *env) {
 	s := e.open()
-	ctx, end := context.WithCancel(context.Background())
+	ctx, end := context.WithCancel(e.base())
 	defer end()
 	chans := make([]<-chan struct{}, 4)
 	for i := range chans {
@@ -195,7 +195,7 @@ func (e *env) closes(ch <-chan struct{}) {
 
 func watchCloses(e *env) {
 	s, other := e.open(), e.open()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(e.base())
 	defer cancel()
 	idle, busy := e.watch(ctx, s, "k"), e.watch(ctx, s)
 	e.put(other, "k", "v")
@@ -204,7 +204,7 @@ func watchCloses(e *env) {
 	cancel()
 	e.closes(idle)
 	e.closes(busy)
-	deadline, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	deadline, cancel := context.WithTimeout(e.base(), 50*time.Millisecond)
 	defer cancel()
 	if ch, err := s.Watch(deadline, "k"); err == nil {
 		<-deadline.Done()

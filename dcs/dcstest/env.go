@@ -24,6 +24,7 @@ type env struct {
 // newEnv fills in the defaults of h and chooses a prefix that no other case has, also not in an earlier run on the same
 // server.
 func newEnv(t testing.TB, h Harness) *env {
+	t.Helper()
 	if h.Patience == 0 {
 		h.Patience = 5 * time.Second
 	}
@@ -58,9 +59,12 @@ func (e *env) openMany(n int) []dcs.Store {
 	return stores
 }
 
+// base is the context of all others. It never ends: sessions and stores are closed after e.Context() did.
+func (e *env) base() context.Context { return context.WithoutCancel(e.Context()) }
+
 // patient returns a context for one call to a healthy server.
 func (e *env) patient() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), e.h.Patience)
+	return context.WithTimeout(e.base(), e.h.Patience)
 }
 
 // tryCommit is Commit with patience. It may be called from any goroutine.

@@ -77,9 +77,10 @@ func (r *recording) note(client int, call time.Duration, in historyInput, out hi
 
 // historyClient works on the key "k" and records what it does and hears.
 type historyClient struct {
+	e       *env
 	id      int
 	store   dcs.Store
-	limit   time.Duration // for one call
+	limit   time.Duration   // for one call
 	rec     *recording
 	random  *rand.Rand
 	calls   int    // made so far
@@ -92,7 +93,7 @@ type historyClient struct {
 // An error means that nothing happened, as far as the client was told, and that it is not part of the history.
 func (c *historyClient) step() error {
 	c.calls++
-	ctx, cancel := context.WithTimeout(context.Background(), c.limit)
+	ctx, cancel := context.WithTimeout(c.e.base(), c.limit)
 	defer cancel()
 	call := time.Since(c.rec.start)
 	if c.random.IntN(3) == 0 {
@@ -135,7 +136,7 @@ func (e *env) clients(n int, limit time.Duration) ([]*historyClient, *recording)
 	rec := &recording{start: time.Now()}
 	list := make([]*historyClient, n)
 	for i := range list {
-		list[i] = &historyClient{id: i, store: e.open(), limit: limit, rec: rec, random: rand.New(rand.NewPCG(1, uint64(i)))}
+		list[i] = &historyClient{id: i, e: e, store: e.open(), limit: limit, rec: rec, random: rand.New(rand.NewPCG(1, uint64(i)))}
 	}
 	return list, rec
 }

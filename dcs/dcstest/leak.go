@@ -48,7 +48,7 @@ func (e *env) noneLeft(before map[string]string) {
 		}
 		return len(left) == 0
 	}
-	e.TB.Cleanup(func() {
+	e.Cleanup(func() {
 		if e.Failed() && len(left) > 0 {
 			e.Logf("goroutines left:\n%s", strings.Join(left, "\n\n"))
 		}

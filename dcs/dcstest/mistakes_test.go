@@ -285,6 +285,7 @@ func performedLate(w *world) {
 	})(w)
 	block := w.h.Block
 	w.h.Block = func(t testing.TB) func() {
+		t.Helper()
 		undo := block(t)
 		return func() {
 			undo()

@@ -1,6 +1,7 @@
 package dcstest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -71,6 +72,9 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	return p
 }
 
+// base never ends: Close ends everything.
+func (p *Proxy) base() context.Context { return context.WithoutCancel(p.t.Context()) }
+
 // Addr is the host:port for clients to connect to. It does not change.
 func (p *Proxy) Addr() string {
 	p.mu.Lock()
@@ -118,7 +122,7 @@ func (p *Proxy) Close() {
 
 // listen starts to accept at addr, and remembers the port that it got.
 func (p *Proxy) listen() error {
-	l, err := net.Listen("tcp", p.addr)
+	l, err := new(net.ListenConfig).Listen(p.base(), "tcp", p.addr)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
@@ -206,7 +210,7 @@ func (l *link) connect() bool {
 	if hole {
 		return false
 	}
-	server, err := net.DialTimeout("tcp", p.target, 5*time.Second)
+	server, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(p.base(), "tcp", p.target)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {

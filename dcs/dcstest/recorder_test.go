@@ -108,7 +108,10 @@ func newWorld() *world {
 // wrap puts every Store that the harness opens into a wrapper.
 func (w *world) wrap(around func(s dcs.Store, prefix string) dcs.Store) {
 	open := w.h.Open
-	w.h.Open = func(t testing.TB, prefix string) dcs.Store { return around(open(t, prefix), prefix) }
+	w.h.Open = func(t testing.TB, prefix string) dcs.Store {
+		t.Helper()
+		return around(open(t, prefix), prefix)
+	}
 }
 
 // allCases returns every case by its full name.

@@ -13,21 +13,22 @@ import (
 	"github.com/pgregent/pgregent/dcs/memory"
 )
 
-func put(t *testing.T, s dcs.Store, key, value string) {
+// put stores value under k.
+func put(t *testing.T, s dcs.Store, value string) {
 	t.Helper()
-	if _, err := s.Commit(t.Context(), dcs.Txn{Then: []dcs.Op{dcs.Put(key, []byte(value))}}); err != nil {
+	if _, err := s.Commit(t.Context(), dcs.Txn{Then: []dcs.Op{dcs.Put("k", []byte(value))}}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// value returns what s reads under key, or "-" when it is absent.
-func value(t *testing.T, s dcs.Store, key string) string {
+// value returns what s reads under k, or "-" when it is absent.
+func value(t *testing.T, s dcs.Store) string {
 	t.Helper()
 	snap, err := s.Read(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	it, ok := snap.Item(key)
+	it, ok := snap.Item("k")
 	if !ok {
 		return "-"
 	}
@@ -53,9 +54,9 @@ func TestFaultsOfCommit(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				srv := memory.NewServer(memory.NewManualClock())
 				faulty, other := srv.Open("p"), srv.Open("p")
-				put(t, other, "k", "old")
+				put(t, other, "old")
 				faulty.Inject(c.fault, 1, dcs.CallCommit)
-				if got := value(t, faulty, "k"); got != "old" {
+				if got := value(t, faulty); got != "old" {
 					t.Errorf("a Read, to which the fault does not apply, shows %q", got)
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -64,14 +65,14 @@ func TestFaultsOfCommit(t *testing.T) {
 				if !errors.Is(err, c.want) || (errors.Is(c.want, memory.ErrRefused) && errors.Is(err, dcs.ErrUnknown)) {
 					t.Errorf("Commit: %v, want %v", err, c.want)
 				}
-				if got := value(t, other, "k"); got != c.now {
+				if got := value(t, other); got != c.now {
 					t.Errorf("the value is %q, want %q", got, c.now)
 				}
 				faulty.DeliverLate()
-				if got := value(t, other, "k"); got != c.later {
+				if got := value(t, other); got != c.later {
 					t.Errorf("afterwards the value is %q, want %q", got, c.later)
 				}
-				put(t, faulty, "k", "newer") // the fault is used up
+				put(t, faulty, "newer") // the fault is used up
 			})
 		})
 	}
@@ -80,20 +81,20 @@ func TestFaultsOfCommit(t *testing.T) {
 func TestStaleRead(t *testing.T) {
 	srv := memory.NewServer(memory.NewManualClock())
 	s, other := srv.Open("p"), srv.Open("p")
-	put(t, other, "k", "1")
+	put(t, other, "1")
 	s.Inject(memory.Stale, 2)
-	put(t, other, "k", "2")
+	put(t, other, "2")
 	for i, want := range []string{"1", "1", "2"} {
-		if got := value(t, s, "k"); got != want {
+		if got := value(t, s); got != want {
 			t.Errorf("read %d: %q, want %q", i+1, got, want)
 		}
 	}
-	if got := value(t, other, "k"); got != "2" {
+	if got := value(t, other); got != "2" {
 		t.Errorf("the other store reads %q", got)
 	}
 	srv.Inject(memory.Stale, 1)
-	put(t, other, "k", "3")
-	if got := value(t, s, "k"); got != "2" {
+	put(t, other, "3")
+	if got := value(t, s); got != "2" {
 		t.Errorf("with a stale server: %q, want 2", got)
 	}
 }
@@ -147,14 +148,14 @@ func TestSessionExpiresOnTheClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	clock.Advance(3*time.Second - 1)
-	if len(wake) != 0 || value(t, s, "k") != "v" {
+	if len(wake) != 0 || value(t, s) != "v" {
 		t.Error("the session ended early")
 	}
 	clock.Advance(1)
 	if len(wake) != 1 { // before anybody read
 		t.Error("the watch did not wake")
 	}
-	if value(t, s, "k") != "-" || !errors.Is(ses.Renew(t.Context()), dcs.ErrSessionLost) {
+	if value(t, s) != "-" || !errors.Is(ses.Renew(t.Context()), dcs.ErrSessionLost) {
 		t.Error("the session did not end")
 	}
 }
