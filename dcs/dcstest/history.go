@@ -80,7 +80,7 @@ type historyClient struct {
 	e       *env
 	id      int
 	store   dcs.Store
-	limit   time.Duration   // for one call
+	limit   time.Duration // for one call
 	rec     *recording
 	random  *rand.Rand
 	calls   int    // made so far
