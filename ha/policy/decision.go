@@ -118,6 +118,3 @@ func (Promote) action()         {}
 func (Demote) action()          {}
 func (Fence) action()           {}
 func (Stop) action()            {}
-
-// Reason is why a Decision was taken: one of a closed set (reasons.go).
-type Reason string

@@ -34,6 +34,7 @@ type View struct {
 // Self is what a node knows of itself without looking anywhere.
 type Self struct {
 	Name       string
+	Session    string // the ID of the session that this node's keys hang on; empty: none
 	Tags       cluster.Tags
 	Bootstrap  bool          // the file allows this node to create a new cluster
 	CanRewind  bool          // use_pg_rewind, and the data directory has checksums or wal_log_hints

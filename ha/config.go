@@ -1,0 +1,159 @@
+// Package ha runs one member of a highly available PostgreSQL cluster: Node looks at the store, its PostgreSQL and its
+// peers, lets package policy decide, and acts.
+//
+// One goroutine decides. It waits for nothing but store calls; PostgreSQL and the peers are observed beside it, and
+// long work (a base backup, a start, a promotion) is a task that it watches and can cancel. Only this goroutine renews
+// the lease, so a hung loop loses it (hazard A2).
+//
+// The package contains no rule about who may lead: that is policy. It contains no lease arithmetic: that is dcs.Lease.
+// It never forks or kills a postmaster: the guard (package fence) does.
+package ha
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pgregent/pgregent/callbacks"
+	"github.com/pgregent/pgregent/dcs"
+	"github.com/pgregent/pgregent/ha/cluster"
+	"github.com/pgregent/pgregent/ha/fence"
+	"github.com/pgregent/pgregent/ha/rest"
+	"github.com/pgregent/pgregent/postgres"
+)
+
+// Config is what a Node is made of. Name, Store and Postgres are required.
+type Config struct {
+	// Name is this member's name: unique in the cluster, without a slash.
+	Name string
+	// Scope is the cluster's name, for the REST API and the callbacks.
+	Scope string
+	// APIURL is where the other members reach this node's REST API: http(s)://host:port/patroni. Without it the node
+	// can lead, but no other node can ask it, so it loses every election that another can win.
+	APIURL string
+	// ConnURL is where clients and replicas reach this PostgreSQL: postgres://host:port/postgres. Empty: the
+	// Controller is asked, when it has a method ConnURL() string.
+	ConnURL string
+	// ProxyURL is published for discovery only.
+	ProxyURL string
+
+	Store    dcs.Store
+	Postgres postgres.Controller
+
+	// StateDir holds what must survive a restart and does not belong into the data directory: the guard's socket,
+	// the promotions this node knows. Empty: the Controller is asked, when it has a method StateDir() string.
+	StateDir string
+	// GuardProgram starts the guard; nil re-executes this program, whose main must begin with fence.Main().
+	GuardProgram []string
+	// Guard replaces the guard, in tests. nil: a guard in StateDir.
+	Guard Guard
+
+	// Peers asks other members; nil: a client without credentials.
+	Peers Peers
+
+	Callbacks []callbacks.Callback
+	// Tags are this member's tags (reference section 4.8).
+	Tags cluster.Tags
+
+	// NoBootstrap keeps this node from creating a new cluster.
+	NoBootstrap bool
+	// Bootstrap is the dynamic configuration that a new cluster gets. Missing ttl, loop_wait and retry_timeout become
+	// 8, 2 and 3 (design section 4).
+	Bootstrap map[string]any
+	// Local is the local part of PostgreSQL's settings; it wins over the dynamic configuration (reference section 4.1).
+	Local postgres.Settings
+
+	// StopTimeout bounds the orderly end after Run's context ended; 0: one minute.
+	StopTimeout time.Duration
+	// OnReload is called by the loop when Reload was asked for; it returns the new local settings. nil: nothing
+	// reloads.
+	OnReload func() (Reloaded, error)
+	// Ready is called once, when the loop turns for the first time. nil: nobody is told.
+	Ready func()
+
+	Clock   dcs.Clock    // nil: CLOCK_BOOTTIME
+	Log     *slog.Logger // nil: discard
+	Version string       // our own version, published; empty: "dev"
+}
+
+// Reloaded is what can change without a restart of the process.
+type Reloaded struct {
+	Tags  cluster.Tags
+	Local postgres.Settings
+}
+
+// Guard is what the loop needs of the guard; *fence.Guard is one.
+type Guard interface {
+	State(ctx context.Context) (fence.State, error)
+	Start(ctx context.Context, req fence.StartRequest) (pid int, err error)
+	Stop(ctx context.Context, mode fence.Mode) error
+	OpenEpoch(ctx context.Context, epoch uint64, deadline, headStart time.Duration) error
+	Extend(ctx context.Context, epoch uint64, deadline, headStart time.Duration) error
+	CloseEpoch(ctx context.Context, epoch uint64) error
+	AllowPromote(ctx context.Context, epoch uint64) error
+	Events() <-chan fence.Event
+	Close() error
+}
+
+// Peers asks one member for its status; *rest.Client is one.
+type Peers interface {
+	Status(ctx context.Context, apiURL string) (rest.Status, error)
+}
+
+// New checks a Config and returns a Node that has not started yet: nothing is contacted before Run. Contradictory or
+// missing settings are refused, all of them in one error, each with its field.
+func New(c Config) (*Node, error) {
+	var errs []error
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf("ha: "+format, args...)) }
+	if c.Name == "" || strings.Contains(c.Name, "/") {
+		refuse("Config.Name %q: a member needs a name without a slash", c.Name)
+	}
+	if c.Store == nil {
+		refuse("Config.Store is missing: open one, for example with etcd.Open")
+	}
+	if c.Postgres == nil {
+		refuse("Config.Postgres is missing: open one, for example with local.Open")
+	}
+	if u, ok := c.Postgres.(interface{ ConnURL() string }); ok && c.ConnURL == "" {
+		c.ConnURL = u.ConnURL()
+	}
+	if d, ok := c.Postgres.(interface{ StateDir() string }); ok && c.StateDir == "" {
+		c.StateDir = d.StateDir()
+	}
+	if c.ConnURL == "" {
+		refuse("Config.ConnURL is missing: postgres://host:port/postgres, where the other members reach this server")
+	}
+	if c.StateDir == "" || !filepath.IsAbs(c.StateDir) {
+		refuse("Config.StateDir %q: an absolute path outside of the data directory is needed", c.StateDir)
+	}
+	if d := cluster.ParseDynamic(c.Bootstrap); len(d.Warnings) > 0 && c.Bootstrap != nil {
+		for _, w := range d.Warnings {
+			if c.Log != nil {
+				c.Log.Warn("bootstrap configuration", "warning", w)
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = dcs.Boottime()
+	}
+	if c.Peers == nil {
+		c.Peers = rest.NewClient(rest.ClientOptions{})
+	}
+	if c.StopTimeout == 0 {
+		c.StopTimeout = time.Minute
+	}
+	if c.Version == "" {
+		c.Version = "dev"
+	}
+	return newNode(c), nil
+}

@@ -1,0 +1,83 @@
+package policy
+
+import (
+	"fmt"
+	"time"
+)
+
+// bootstrap decides while the cluster has no system identifier: one node creates it, the others wait for that one
+// (reference section 5.3, hazard C8).
+func bootstrap(v View, c Config) Decision {
+	key := v.Cluster.Initialize
+	switch {
+	case !key.Present:
+		return uninitialized(v, c)
+	case v.Self.Session != "" && key.Session == v.Self.Session && key.SystemID == "":
+		return bootstrapping(v)
+	case key.SystemID == "":
+		return Decision{Reason: ReasonWaitBootstrap, Detail: "another member creates the cluster", Wake: time.Second}
+	}
+	return Decision{Reason: ReasonDataProblem, Wake: c.Dynamic.LoopWait,
+		Detail: fmt.Sprintf("the key initialize holds %q, which is no system identifier: write the cluster's there, or delete the key", key.SystemID)}
+}
+
+// uninitialized: the first to claim the bootstrap wins; an existing primary's directory is adopted.
+func uninitialized(v View, c Config) Decision {
+	switch {
+	case v.Lease.Present && v.Lease.Held && !v.Lease.Takeable:
+		return Decision{Reason: ReasonWaitLease, Detail: "the key initialize is gone, but a lease is held: waiting for its holder", Wake: time.Second}
+	case v.Server.Data == DataReady:
+		return adopting(v, c)
+	case v.Server.Data != DataEmpty && v.Server.Data != DataInterrupted:
+		return Decision{Reason: ReasonDataProblem, Detail: "the data directory cannot be used: " + v.Server.Problem, Wake: c.Dynamic.LoopWait}
+	case !v.Self.Bootstrap || v.Self.Tags.NoFailover() || v.Self.Unfit != "":
+		return Decision{Reason: ReasonWaitBootstrap, Detail: "this node may not create the cluster: waiting for another member to do it", Wake: time.Second}
+	}
+	return Decision{Reason: ReasonBootstrapRace, Detail: "the cluster does not exist yet: claiming to create it", Actions: []Action{RaceInitialize{}}, Wake: contestPause}
+}
+
+// bootstrapping: the claim is ours.
+func bootstrapping(v View) Decision {
+	d := Decision{Reason: ReasonBootstrapping, Detail: "creating the cluster", Wake: contestPause}
+	switch v.Server.Data {
+	case DataReady:
+		d.Detail = "the cluster is created: taking the lease"
+		d.Actions = []Action{Take{Bootstrap: true}}
+		return d
+	case DataEmpty, DataInterrupted:
+		if v.Last.Kind == TaskInitdb && v.Last.Failed != "" && v.Last.Ago < 10*time.Second {
+			d.Detail = fmt.Sprintf("the cluster could not be created (%s): the claim goes back", v.Last.Failed)
+			d.Actions, d.Wake = []Action{DropInitialize{}}, 5*time.Second
+			return d
+		}
+		d.Actions = []Action{Initdb{}}
+		return d
+	}
+	d.Reason, d.Detail = ReasonDataProblem, "the data directory cannot be used: "+v.Server.Problem
+	d.Actions = []Action{DropInitialize{}}
+	return d
+}
+
+// adopting takes over a directory that exists while the store is empty: only what was written by a primary last, and
+// only the most advanced of those that answer (hazard D7).
+func adopting(v View, c Config) Decision {
+	if d, ok := prepare(v, c); ok {
+		return d
+	}
+	if !v.Server.WasPrimary {
+		return Decision{Reason: ReasonNotEligible, Wake: time.Second,
+			Detail: "the key initialize is missing and this directory is a replica's: start the member whose directory is the primary's first"}
+	}
+	if why := ineligible(v, c, false); why != "" {
+		return Decision{Reason: ReasonNotEligible, Detail: "the key initialize is missing, and this node cannot adopt its data: " + why, Wake: time.Second}
+	}
+	if !v.Lease.Takeable {
+		return waitForLease(v)
+	}
+	d := contest(v, c, false)
+	if d.Reason == ReasonTaking {
+		d.Detail = "the store is empty and this directory was a primary's: adopting it"
+		d.Actions = []Action{Take{Bootstrap: true}}
+	}
+	return d
+}

@@ -1,0 +1,213 @@
+package policy
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pgregent/pgregent/ha/cluster"
+)
+
+// Config is what the decision may depend on beside the View: the dynamic configuration in force.
+type Config struct {
+	Dynamic cluster.Dynamic
+}
+
+// Timing of the decisions. The loop looks again at once when something happens; these are for when nothing does.
+const (
+	peerFresh    = 2 * time.Second        // an older answer does not decide an election
+	lineFresh    = 5 * time.Second        // an older account of the leader's WAL is asked for again
+	contestPause = 250 * time.Millisecond // between two looks while nobody leads (design section 9)
+	storePause   = 500 * time.Millisecond // between two tries while the store is silent
+	restartLimit = 5                      // crashes in five minutes, after which another member is preferred
+)
+
+// Decide is the whole of the decision making. What is urgent comes first: ending a primary that may not run. Then what
+// is running is left to run, and then the situation decides.
+func Decide(v View, c Config) Decision {
+	d := situation(v, c)
+	if d.Wake <= 0 {
+		d.Wake = c.Dynamic.LoopWait
+	}
+	if v.Lease.Open && !c.Dynamic.Pause {
+		d.Wake = min(d.Wake, max(v.Lease.Left-v.Self.FencePause, 5*time.Millisecond))
+	}
+	return d
+}
+
+func situation(v View, c Config) Decision {
+	if d, ok := fenceFirst(v, c); ok {
+		return d
+	}
+	if v.Task.Kind != TaskNone {
+		return busy(v, c)
+	}
+	if v.Stop {
+		return stop(v, c)
+	}
+	if v.Store.Failed || !v.Store.Known {
+		return noStore(v, c)
+	}
+	if d, ok := foreignData(v); ok {
+		return d
+	}
+	if d, ok := tidyLease(v); ok {
+		return d
+	}
+	switch {
+	case c.Dynamic.Pause:
+		return paused(v, c)
+	case v.Lease.Open:
+		return leader(v, c)
+	case v.Cluster.Leader.Name != "" && v.Cluster.Leader.Name != v.Self.Name:
+		return follower(v, c)
+	case !v.Cluster.Initialize.Valid():
+		return bootstrap(v, c)
+	default:
+		return noLeader(v, c)
+	}
+}
+
+// fenceFirst ends what must not run: a primary whose lease is lost, another's, or about to end, and one that has none.
+//
+// Safety: every way in which a primary may be running without a lease that is good for longer than the fence takes leads
+// here, before anything else is considered (hazards A2, A4, A6, A15, A17; invariants I1, I2, I14). The guard enforces
+// the same deadline on its own; this is the orderly way.
+func fenceFirst(v View, c Config) (Decision, bool) {
+	if v.Task.Kind == TaskFence {
+		return Decision{Reason: ReasonFencing, Detail: fmt.Sprintf("fencing for %v", round(v.Task.For)), Wake: 100 * time.Millisecond}, true
+	}
+	fence := func(reason Reason, format string, args ...any) (Decision, bool) {
+		why := fmt.Sprintf(format, args...)
+		return Decision{Reason: reason, Detail: why, Actions: []Action{Fence{Why: why}}, Wake: 100 * time.Millisecond}, true
+	}
+	primary := v.Server.Role == RolePrimary || (v.Server.Process == ProcessRunning && v.Server.StartedAs == RolePrimary)
+	pause := c.Dynamic.Pause
+	switch {
+	case v.Lease.Verdict == VerdictLost && (!pause || (v.Lease.Held && v.Lease.Holder != v.Self.Name)):
+		return fence(ReasonLeaseLost, "the lease record is no longer this node's (holder %q): epoch %d ends", v.Lease.Holder, v.Lease.Epoch)
+	case v.Lease.Verdict == VerdictLeaderForeign && !pause:
+		return fence(ReasonLeaseLost, "the key leader is held by %q while this node holds the lease: epoch %d ends", v.Cluster.Leader.Name, v.Lease.Epoch)
+	case v.Lease.Open && !pause && v.Lease.Left <= v.Self.FencePause:
+		return fence(ReasonDeadline, "the lease was not renewed for %v and %v are left, which the fence needs", round(v.Lease.Renewed), round(v.Lease.Left))
+	case primary && !v.Lease.Open && v.Task.Kind != TaskDemote && (!pause || (v.Lease.Held && v.Lease.Holder != v.Self.Name)):
+		return fence(ReasonNoLease, "PostgreSQL runs as primary and this node holds no lease")
+	case v.Server.Process == ProcessOrphans && v.Task.Kind != TaskDemote && v.Task.Kind != TaskStop && !pause:
+		return fence(ReasonOrphans, "processes of a postmaster that is gone are left, and could still acknowledge a write")
+	}
+	return Decision{}, false
+}
+
+// busy leaves a running task alone, and goes on renewing.
+func busy(v View, c Config) Decision {
+	d := Decision{Reason: ReasonBusy, Detail: fmt.Sprintf("%s is running", taskName(v.Task))}
+	if v.Stop && (v.Task.Kind == TaskClone || v.Task.Kind == TaskInitdb || v.Task.Kind == TaskMeasure || v.Task.Kind == TaskRewind) {
+		d.Actions = append(d.Actions, Cancel{Why: "this node is stopping"})
+	}
+	if v.Store.Failed {
+		d.Wake = storePause
+	}
+	return renewing(v, c, d)
+}
+
+func taskName(t Task) string {
+	if t.Member == "" {
+		return string(t.Kind)
+	}
+	return fmt.Sprintf("%s (%s)", t.Kind, t.Member)
+}
+
+// renewing puts the renewal before everything else when it is due. A renewal that fails ends the Decision, so nothing
+// is done under a lease that could not be renewed.
+func renewing(v View, c Config, d Decision) Decision {
+	if !v.Lease.Open || v.Lease.Verdict != VerdictMine || v.Store.Failed {
+		return d
+	}
+	every := v.Lease.RenewEvery
+	due := v.Lease.Renewed >= every*9/10
+	if due {
+		d.Actions = append([]Action{Renew{}}, d.Actions...)
+		d.Wake = shorter(d.Wake, every)
+	} else {
+		d.Wake = shorter(d.Wake, max(every-v.Lease.Renewed, 5*time.Millisecond))
+	}
+	return d
+}
+
+func shorter(a, b time.Duration) time.Duration {
+	if a <= 0 {
+		return b
+	}
+	return min(a, b)
+}
+
+// foreignData refuses to do anything with a data directory of another cluster (hazard D1): nothing is started, joined,
+// or deleted.
+func foreignData(v View) (Decision, bool) {
+	id := v.Cluster.Initialize
+	if !id.Valid() || v.Server.SystemID == "" || v.Server.SystemID == id.SystemID {
+		return Decision{}, false
+	}
+	d := Decision{Reason: ReasonForeignData, Detail: fmt.Sprintf(
+		"the data directory has the system identifier %s, the cluster has %s: this node does not join; move the directory away, or correct the scope",
+		v.Server.SystemID, id.SystemID)}
+	switch {
+	case v.Lease.Open && v.Server.Process != ProcessNone:
+		d.Actions = []Action{Fence{Why: "the data directory belongs to another cluster"}}
+	case v.Lease.Open || v.Lease.Unreleased:
+		d.Actions = []Action{Release{}}
+	case v.Server.Process == ProcessRunning && v.Server.StartedAs == RoleReplica:
+		d.Actions = []Action{Stop{}}
+	}
+	return d, true
+}
+
+// tidyLease gives back what this node holds by accident (rules R8, R9): a record under a closed epoch, and a key on our
+// session that our record does not cover.
+func tidyLease(v View) (Decision, bool) {
+	switch {
+	case v.Lease.Unreleased && v.Server.Role != RolePrimary && v.Server.Process != ProcessUnknown && v.Server.Process != ProcessOrphans &&
+		(v.Server.Process != ProcessRunning || v.Server.StartedAs != RolePrimary):
+		r := Release{End: v.Server.Branch.End}
+		detail := "the epoch is closed and nothing of it runs: the lease goes back"
+		if v.Last.Kind == TaskDemote && v.Last.Failed == "" && v.Last.Ago < 30*time.Second {
+			r.Target = v.Last.Member
+			detail = fmt.Sprintf("PostgreSQL is shut down: the lease goes to %s", orAnyone(r.Target))
+		}
+		return Decision{Reason: ReasonReleasing, Detail: detail, Actions: []Action{r}, Wake: contestPause}, true
+	case v.Lease.Orphan:
+		return Decision{Reason: ReasonOrphanKey, Detail: "the key leader hangs on this node's session, but the lease is not this node's",
+			Actions: []Action{DropOrphan{}}, Wake: contestPause}, true
+	}
+	return Decision{}, false
+}
+
+func orAnyone(name string) string {
+	if name == "" {
+		return "whoever is best"
+	}
+	return name
+}
+
+func round(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
+
+// retry says how long to wait before a task that failed is tried again, 0: now. It grows with every failure in a row,
+// so that nothing loops hot.
+func retry(v View, kind TaskKind) time.Duration {
+	l := v.Last
+	if l.Kind != kind || l.Failed == "" {
+		return 0
+	}
+	wait := min(time.Duration(l.Times*l.Times)*500*time.Millisecond, 30*time.Second)
+	return max(wait-l.Ago, 0)
+}
+
+// attempt starts a task, or waits when its last try failed just now.
+func attempt(v View, kind TaskKind, d Decision, a Action) Decision {
+	if wait := retry(v, kind); wait > 0 {
+		d.Detail = fmt.Sprintf("%s; the last try failed (%s), the next one begins in %v", d.Detail, v.Last.Failed, round(wait))
+		d.Wake = max(wait, 5*time.Millisecond)
+		return d
+	}
+	d.Actions = append(d.Actions, a)
+	return d
+}

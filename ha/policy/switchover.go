@@ -1,0 +1,60 @@
+package policy
+
+import (
+	"fmt"
+	"time"
+)
+
+// switchover carries out the request in the key `failover`, as the leader (reference section 5.11). Every request that
+// is not carried out is cleared, with the reason.
+func switchover(v View, c Config) (Decision, bool) {
+	r := v.Cluster.Failover
+	if r.Err != nil || !r.Requested() {
+		return Decision{}, false
+	}
+	clear := func(format string, args ...any) (Decision, bool) {
+		why := fmt.Sprintf(format, args...)
+		return Decision{Reason: ReasonRequestRefused, Detail: why, Actions: []Action{ClearFailover{Why: why}}, Wake: contestPause}, true
+	}
+	scheduled := !r.ScheduledAt.IsZero()
+	switch {
+	case r.Leader != "" && r.Leader != v.Self.Name:
+		return clear("the request is for the leader %q, but %q leads", r.Leader, v.Self.Name)
+	case r.Candidate == v.Self.Name:
+		return clear("the request names %q, who leads already", r.Candidate)
+	case scheduled && c.Dynamic.Pause:
+		return Decision{}, false
+	case scheduled && v.ScheduledIn > 0:
+		return Decision{Reason: ReasonScheduled, Detail: fmt.Sprintf("leader; a switchover is due in %v", v.ScheduledIn.Round(time.Second)),
+			Wake: min(v.ScheduledIn, c.Dynamic.LoopWait)}, true
+	case scheduled && v.ScheduledIn < -c.Dynamic.LoopWait*3/2:
+		return clear("the switchover was due %v ago and is stale", (-v.ScheduledIn).Round(time.Second))
+	case r.Candidate == "" && c.Dynamic.Pause:
+		return clear("in pause a switchover needs a candidate")
+	case v.Last.Kind == TaskDemote && v.Last.Failed != "" && v.Last.Ago < time.Minute:
+		return clear("the demotion failed: %s", v.Last.Failed)
+	}
+	if !peersFresh(v) {
+		return Decision{Reason: ReasonSwitchover, Detail: "a switchover is requested: asking the members", Ask: true, Wake: time.Second}, true
+	}
+	if r.Candidate != "" {
+		p, ok := peer(v, r.Candidate)
+		if !ok {
+			return clear("the candidate %q is not a member", r.Candidate)
+		}
+		if why := cannotLead(v, c, p, r.Leader == ""); why != "" {
+			return clear("the candidate %q cannot lead: %s", r.Candidate, why)
+		}
+		return demoteTo(r.Candidate), true
+	}
+	best, ok := bestPeer(v, c, "")
+	if !ok {
+		return clear("no other member can lead: %s", whyNobody(v, c))
+	}
+	return demoteTo(best), true
+}
+
+func demoteTo(target string) Decision {
+	return Decision{Reason: ReasonSwitchover, Detail: fmt.Sprintf("a switchover is requested: handing over to %s", target),
+		Actions: []Action{Demote{Target: target}}}
+}

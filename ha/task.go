@@ -1,0 +1,393 @@
+package ha
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgregent/pgregent/callbacks"
+	"github.com/pgregent/pgregent/ha/cluster"
+	"github.com/pgregent/pgregent/ha/fence"
+	"github.com/pgregent/pgregent/ha/policy"
+	"github.com/pgregent/pgregent/postgres"
+	"github.com/pgregent/pgregent/postgres/wal"
+)
+
+// task is the long action that runs beside the loop.
+type task struct {
+	kind     policy.TaskKind
+	member   string
+	since    time.Duration
+	cancel   context.CancelFunc
+	progress atomic.Pointer[postgres.Progress]
+}
+
+// outcome is how the last task ended.
+type outcome struct {
+	policy.Outcome
+	at time.Duration
+}
+
+func (n *Node) lastView(now time.Duration) policy.Outcome {
+	o := n.last.Outcome
+	if o.Kind != policy.TaskNone {
+		o.Ago = now - n.last.at
+	}
+	return o
+}
+
+// begin starts the task of a long action.
+func (n *Node) begin(ctx context.Context, v policy.View, a policy.Action) error {
+	switch a := a.(type) {
+	case policy.Initdb:
+		return n.start(ctx, policy.TaskInitdb, "", n.initdb)
+	case policy.Clone:
+		src, err := n.source(a.Member)
+		if err != nil {
+			return err
+		}
+		note, _ := n.note()
+		return n.start(ctx, policy.TaskClone, a.Member, func(ctx context.Context, t *task) error { return n.clone(ctx, t, src, note) })
+	case policy.Measure:
+		return n.start(ctx, policy.TaskMeasure, "", n.measure)
+	case policy.Rewind:
+		src, err := n.source(a.Member)
+		if err != nil {
+			return err
+		}
+		note, _ := n.note()
+		end := v.Server.Branch.End
+		return n.start(ctx, policy.TaskRewind, a.Member, func(ctx context.Context, _ *task) error { return n.rewind(ctx, src, a.Fork, end, note) })
+	case policy.StartPrimary:
+		epoch := n.epoch()
+		n.expected = false
+		return n.start(ctx, policy.TaskStartPrimary, "", func(ctx context.Context, _ *task) error { return n.startPrimary(ctx, epoch) })
+	case policy.StartReplica:
+		up, settings := n.upstreamOf(a.Member), n.settings
+		n.expected = false
+		return n.start(ctx, policy.TaskStartReplica, a.Member, func(ctx context.Context, _ *task) error { return n.startReplica(ctx, settings, up) })
+	case policy.Promote:
+		return n.beginPromote(ctx, v, a)
+	case policy.Demote:
+		n.expected = true
+		epoch, limit := n.epoch(), n.dynamic.PrimaryStopTimeout
+		return n.start(ctx, policy.TaskDemote, a.Target, func(ctx context.Context, _ *task) error { return n.demote(ctx, epoch, limit) })
+	case policy.Fence:
+		n.expected = true
+		n.log.Warn("fencing PostgreSQL", "why", a.Why)
+		epoch, head := n.epoch(), n.lease.Deadline()-n.clock.Now()
+		return n.start(ctx, policy.TaskFence, "", func(ctx context.Context, _ *task) error { return n.fence(ctx, epoch, head) })
+	case policy.Stop:
+		n.expected = true
+		return n.start(ctx, policy.TaskStop, "", n.stopReplica)
+	}
+	return fmt.Errorf("ha: the action %v is not known", a)
+}
+
+// start runs f beside the loop. A running task is cancelled first; its end no longer counts.
+func (n *Node) start(ctx context.Context, kind policy.TaskKind, member string, f func(context.Context, *task) error) error {
+	if n.task != nil {
+		n.log.Info("replacing a task", "task", string(n.task.kind), "by", string(kind))
+		n.task.cancel()
+	}
+	call, cancel := context.WithCancel(ctx)
+	t := &task{kind: kind, member: member, since: n.clock.Now(), cancel: cancel}
+	n.task = t
+	n.log.Info("task begins", "task", string(kind), "of", member)
+	go func() {
+		err := f(call, t)
+		cancel()
+		n.post(ctx, func() { n.ended(t, err) })
+	}()
+	return nil
+}
+
+func (n *Node) ended(t *task, err error) {
+	took := n.clock.Now() - t.since
+	n.counters.task(t.kind, took, err)
+	if err != nil {
+		n.log.Warn("task failed", "task", string(t.kind), "of", t.member, "after", took.Round(time.Millisecond), "error", err)
+	} else {
+		n.log.Info("task done", "task", string(t.kind), "of", t.member, "after", took.Round(time.Millisecond))
+	}
+	if n.task != t {
+		return // it was replaced
+	}
+	n.task = nil
+	times := 0
+	if err != nil {
+		times = 1
+		if n.last.Kind == t.kind && n.last.Failed != "" {
+			times += n.last.Times
+		}
+	}
+	n.last = outcome{at: n.clock.Now(), Outcome: policy.Outcome{Kind: t.kind, Member: t.member, Times: times}}
+	if err != nil {
+		n.last.Failed = err.Error()
+		n.last.Impossible = errors.Is(err, postgres.ErrRewindImpossible) || errors.Is(err, postgres.ErrSystemID)
+	}
+	n.observer.kick()
+}
+
+func (n *Node) source(member string) (postgres.Source, error) {
+	m, ok := n.cluster.Member(member)
+	host, port := m.HostPort()
+	if !ok || host == "" {
+		return postgres.Source{}, fmt.Errorf("member %q publishes no conn_url to copy from", member)
+	}
+	return postgres.Source{Name: member, Host: host, Port: port}, nil
+}
+
+func (n *Node) initdb(ctx context.Context, _ *task) error {
+	n.ctl.Lock()
+	defer n.ctl.Unlock()
+	if err := n.cfg.Postgres.Initdb(ctx); err != nil {
+		return err
+	}
+	return n.inLoop(ctx, func() error {
+		n.state.Promotions, n.state.Intent, n.state.Unprepared = nil, nil, true
+		return n.state.save()
+	})
+}
+
+// inLoop runs f on the loop's goroutine and waits for it: a task changes nothing of the loop's by itself.
+func (n *Node) inLoop(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	n.post(ctx, func() { done <- f() })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (n *Node) clone(ctx context.Context, t *task, src postgres.Source, note cluster.Note) error {
+	n.ctl.Lock()
+	defer n.ctl.Unlock()
+	// A directory with data is renamed aside as a whole, which keeps all of its WAL.
+	err := n.cfg.Postgres.Clone(ctx, src, func(p postgres.Progress) { t.progress.Store(&p) })
+	if err != nil {
+		return err
+	}
+	return n.inLoop(ctx, func() error {
+		n.walEnd = wal.Position{}
+		n.state.replace(noteAll(note), wal.Timeline(1<<31))
+		return n.state.save()
+	})
+}
+
+func (n *Node) measure(ctx context.Context, _ *task) error {
+	n.ctl.Lock()
+	defer n.ctl.Unlock()
+	end, err := n.cfg.Postgres.WALEnd(ctx)
+	if err != nil {
+		return err
+	}
+	return n.inLoop(ctx, func() error { n.walEnd = end; return nil })
+}
+
+// rewind saves what would be lost, and then rewinds (design promise 4).
+func (n *Node) rewind(ctx context.Context, src postgres.Source, fork, end wal.Position, note cluster.Note) error {
+	n.ctl.Lock()
+	defer n.ctl.Unlock()
+	loss, err := n.cfg.Postgres.SetAside(ctx, fork, end)
+	if err != nil {
+		return fmt.Errorf("the WAL that the leader lacks could not be set aside, so nothing was rewound: %w", err)
+	}
+	n.log.Warn("WAL that the leader lacks is set aside before the rewind",
+		"fork", loss.Fork.String(), "end", loss.End.String(), "bytes", loss.Bytes, "saved_to", loss.SavedTo)
+	if err := n.cfg.Postgres.Rewind(ctx, src); err != nil {
+		return err
+	}
+	return n.inLoop(ctx, func() error {
+		n.counters.add("rewound_bytes", float64(loss.Bytes))
+		n.walEnd = wal.Position{}
+		n.state.replace(noteAll(note), wal.Timeline(1<<31))
+		return n.state.save()
+	})
+}
+
+// startPrimary starts PostgreSQL as primary on its own timeline, under the open epoch: the guard refuses without
+// (rule R7, hazard A17).
+func (n *Node) startPrimary(ctx context.Context, epoch uint64) error {
+	n.ctl.Lock()
+	defer n.ctl.Unlock()
+	if err := n.run(ctx, postgres.RolePrimary, n.loopSettings(ctx), postgres.Upstream{}, epoch); err != nil {
+		return err
+	}
+	var unprepared bool
+	if err := n.inLoop(ctx, func() error { unprepared = n.state.Unprepared; return nil }); err != nil {
+		return err
+	}
+	if unprepared {
+		if err := n.cfg.Postgres.PrepareCluster(ctx); err != nil {
+			return fmt.Errorf("the new cluster's users could not be made: %w", err)
+		}
+		if err := n.inLoop(ctx, func() error { n.state.Unprepared = false; return n.state.save() }); err != nil {
+			return err
+		}
+	}
+	n.call(callbacks.OnStart, cluster.RolePrimary, epoch)
+	return nil
+}
+
+// loopSettings fetches the settings from the loop.
+func (n *Node) loopSettings(ctx context.Context) postgres.Settings {
+	var s postgres.Settings
+	_ = n.inLoop(ctx, func() error { s = n.settings; return nil })
+	return s
+}
+
+func (n *Node) startReplica(ctx context.Context, s postgres.Settings, up postgres.Upstream) error {
+	n.ctl.Lock()
+	defer n.ctl.Unlock()
+	if err := n.run(ctx, postgres.RoleReplica, s, up, 0); err != nil {
+		return err
+	}
+	n.call(callbacks.OnStart, cluster.RoleReplica, 0)
+	return nil
+}
+
+// run configures, starts through the guard, and waits until SQL is answered.
+func (n *Node) run(ctx context.Context, role postgres.Role, s postgres.Settings, up postgres.Upstream, epoch uint64) error {
+	if _, err := n.cfg.Postgres.Configure(ctx, s, role, up); err != nil {
+		return err
+	}
+	cmd, err := n.cfg.Postgres.Command(ctx, role)
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	_, err = n.guard.Start(ctx, fence.StartRequest{
+		Path: cmd.Path, Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir, Log: cmd.Log,
+		Primary: role == postgres.RolePrimary, Epoch: epoch,
+	})
+	if err != nil {
+		return err
+	}
+	n.post(ctx, func() { n.walEnd = wal.Position{}; n.observer.kick() })
+	return n.cfg.Postgres.WaitAccepting(ctx)
+}
+
+// beginPromote records the intent durably before anything is promoted (hazard D4): the identity of the promotion, so
+// that a crash right after it is recognised.
+func (n *Node) beginPromote(ctx context.Context, v policy.View, a policy.Promote) error {
+	id := a.Promotion.ID
+	if id == "" {
+		id = fmt.Sprintf("%d-%s", n.epoch(), n.guardState.Nonce)
+	}
+	n.state.Intent = &intent{Epoch: n.epoch(), ID: id, From: v.Server.Branch.End}
+	if err := n.state.save(); err != nil {
+		return fmt.Errorf("the promotion's intent cannot be saved, so nothing is promoted: %w", err)
+	}
+	epoch := n.epoch()
+	return n.start(ctx, policy.TaskPromote, "", func(ctx context.Context, _ *task) error {
+		n.ctl.Lock()
+		defer n.ctl.Unlock()
+		if err := n.guard.AllowPromote(ctx, epoch); err != nil {
+			return err
+		}
+		if err := n.cfg.Postgres.Promote(ctx); err != nil {
+			return err
+		}
+		n.call(callbacks.OnRoleChange, cluster.RolePrimary, epoch)
+		return nil
+	})
+}
+
+// demote is the planned way down. The checkpoint runs while writes still flow, so that the one at shutdown is short.
+func (n *Node) demote(ctx context.Context, epoch uint64, limit time.Duration) error {
+	if limit <= 0 {
+		limit = 30 * time.Second
+	}
+	check, cancel := context.WithTimeout(ctx, limit)
+	err := n.cfg.Postgres.Checkpoint(check)
+	cancel()
+	if err != nil {
+		n.log.Warn("the checkpoint before the demotion failed", "error", err)
+	}
+	stop, cancel := context.WithTimeout(ctx, limit)
+	err = n.guard.Stop(stop, fence.ModeFast)
+	cancel()
+	clean := err == nil
+	if !clean {
+		n.log.Warn("PostgreSQL did not stop in time; stopping it at once", "limit", limit, "error", err)
+		if err := n.guard.Stop(ctx, fence.ModeImmediate); err != nil {
+			return err
+		}
+	}
+	if err := n.guard.CloseEpoch(ctx, epoch); err != nil {
+		return err
+	}
+	n.call(callbacks.OnStop, cluster.RoleDemoted, epoch)
+	status := n.observer.now(ctx)
+	return n.inLoop(ctx, func() error {
+		n.lease.Close()
+		n.server = status
+		if !clean || status.Control.State != postgres.ControlShutDown {
+			return fmt.Errorf("PostgreSQL was not shut down cleanly (%s)", status.Control.State)
+		}
+		return nil
+	})
+}
+
+// fence is the forced way down. It waits for no store, SQL or disk (invariant I21): the guard goes from a fast shutdown
+// over an immediate one to SIGKILL by itself.
+func (n *Node) fence(ctx context.Context, epoch uint64, left time.Duration) error {
+	fast, cancel := context.WithTimeout(ctx, min(max(left, 0), time.Second))
+	err := n.guard.Stop(fast, fence.ModeFast)
+	cancel()
+	if err != nil {
+		quick, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		err = n.guard.Stop(quick, fence.ModeImmediate)
+		cancel()
+	}
+	if err != nil {
+		if err := n.guard.Stop(ctx, fence.ModeKill); err != nil {
+			return err
+		}
+	}
+	if pid := n.foreignPID(ctx); pid != 0 {
+		if err := fence.StopForeign(ctx, pid, fence.ModeFast); err != nil {
+			return err
+		}
+	}
+	if epoch != 0 {
+		if err := n.guard.CloseEpoch(ctx, epoch); err != nil {
+			return err
+		}
+	}
+	n.call(callbacks.OnStop, cluster.RoleDemoted, epoch)
+	return n.inLoop(ctx, func() error { n.lease.Close(); return nil })
+}
+
+func (n *Node) foreignPID(ctx context.Context) (pid int) {
+	_ = n.inLoop(ctx, func() error { pid = n.foreign; return nil })
+	return pid
+}
+
+func (n *Node) stopReplica(ctx context.Context, _ *task) error {
+	if pid := n.foreignPID(ctx); pid != 0 {
+		return fence.StopForeign(ctx, pid, fence.ModeFast)
+	}
+	fast, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	err := n.guard.Stop(fast, fence.ModeFast)
+	if err != nil && ctx.Err() == nil {
+		err = n.guard.Stop(ctx, fence.ModeImmediate)
+	}
+	if err == nil {
+		n.call(callbacks.OnStop, cluster.RoleReplica, 0)
+	}
+	return err
+}
+
+// call hands an event to the callbacks, which run by themselves and never on the way of a fence (hazard E4).
+func (n *Node) call(action callbacks.Action, role string, epoch uint64) {
+	n.calls.Call(callbacks.Event{Action: action, Role: role, Scope: n.cfg.Scope, Member: n.cfg.Name, Epoch: epoch})
+}
