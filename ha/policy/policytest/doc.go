@@ -1,0 +1,110 @@
+// Package policytest is a model cluster driven by text: stories that say what the policy does in a situation, and show
+// it. The same model runs under package sim with random schedules.
+//
+// The model has a store, a network, and nodes. A node is a clock with its own rate, a data directory, a guard, a
+// PostgreSQL server and an agent. The agent is the loop of package ha in miniature: it reads the store, builds a
+// policy.View, asks policy.Decide, and carries out the actions with dcs.Lease and the model's server, one task at a
+// time, while it goes on renewing. Its memory ends with it; guard and server survive it and end with the node; the data
+// directory survives everything. A server's WAL is a list of records with identities, so that the model knows when
+// two servers agree, whatever their timeline numbers say; promotion picks the number as PostgreSQL does, 1 + the
+// highest history file that is visible on the node. Patroni members are reduced to what their neighbours notice: they
+// know the key `leader` and not the lease.
+//
+// One axiom replaces a mechanism that has tests of its own: PerfectFence, that at the deadline of the open epoch
+// (plus Options.FenceLag) nothing of the epoch acknowledges a write any more, whatever happened to agent and server.
+//
+// The package does not test package ha, the guard, a backend or real PostgreSQL, and it does not model replay that
+// lags behind what was received, synchronous replication, an archive, or failsafe mode.
+//
+// # Stories
+//
+// A story is a text file. Lines that begin with # and empty lines are prose. A block is one or more commands, a line
+// ----, and the output; an empty line ends it. The first command is cluster. Run compares the outputs with what
+// happens, and -rewrite records them. A command that prints nothing shows "ok".
+//
+//	# The primary's machine is lost.
+//	cluster a b c
+//	----
+//	ok
+//
+//	kill a
+//	run 12s
+//	----
+//	   0.00s a postgres: killed
+//	   ...
+//
+// Output of everything that lets time pass: one line for everything that happens, "TIME NODE WHAT", where TIME counts
+// from the end of the command cluster and WHAT is one of
+//
+//	REASON: DETAIL             a decision whose reason differs from the node's last one
+//	  ACTION -> done           an action that was carried out, or a task that was begun (renewals are left out)
+//	  ACTION -> ERROR          an action that failed; the decision ends there
+//	  TASK failed: ERROR       a task that ended badly
+//	postgres: WHAT             the server: started, promoted, stopped, killed
+//	guard: WHAT                the guard: an epoch opened, a fence, an epoch closed with its proof
+//	patroni: WHAT              a Patroni member's decision, when it changes
+//	!! ID violated at ...      a broken invariant; the test fails, also with -rewrite
+//
+// Commands that make the cluster
+//
+//	cluster a b c              three nodes; runs silently until a leads and the others stream, and starts the clock
+//	cluster empty a b c        three nodes with empty data directories, programs started, nothing happened yet
+//	cluster a p:patroni        p runs Patroni
+//	cluster a b ttl=30 ...     settings of the dynamic configuration (default ttl 8, loop_wait 2, retry_timeout 3)
+//	join d                     adds a node with an empty data directory and starts it
+//	patroni p                  adds a node that runs Patroni
+//	twin a2 a                  adds a machine a2 whose member name is a
+//
+//	model seed=7 jitter=20ms lose-reply=0.05 ...
+//	                           before cluster: draws durations and delays from a seed, as a simulation does. Further:
+//	                           latency, late, late-by, lose-request, fence-lag, writes, slack, dishonest
+//
+// Commands that let time pass
+//
+//	run 20s                    everything runs
+//	advance 10s                servers, guards, sessions and requests under way go on; no agent's loop runs
+//	tick a b                   after advance: these agents, or all, look once each, in this order
+//	stabilize                  runs until nothing was printed for 12 s, at most two minutes
+//	calm                       ends every fault, starts what does not run, takes back tags, requests and pause
+//	settle 90s                 runs until the cluster is healthy; when it is not by then, L1 is violated
+//
+// Commands that do something to nodes
+//
+//	kill a                     the whole machine: agent, guard, server
+//	kill-agent a               the agent alone
+//	kill-postgres a            the server alone
+//	restart a                  starts what does not run: guard and agent after kill, the agent after kill-agent
+//	stop a                     asks the agent to hand over and end (SIGTERM)
+//	freeze a 5s                the agent stands still
+//	pause-node a 5s            agent and server stand still; the fence at the deadline is the kernel's and works
+//	wipe a                     the data directory is lost
+//	swap a patroni             the other program is started on the node's data directory, under its name (or pgregent)
+//	drift a 1.1                the node's clock runs at this rate from now on
+//	tag a nofailover=true      sets tags
+//	fail a promote             the next operation of this kind fails: initdb, start, promote, clone, rewind
+//	write a 100                a client writes 100 bytes of WAL at a; prints "a acknowledges 1@0/30000C4" or "a refuses
+//	                           the write"
+//	status                     a line per node, "NODE STATE TIMELINE@LSN <- UPSTREAM epoch N for LEFT (TASK)", and the
+//	                           store's lease and leader
+//
+// Commands that do something to the network
+//
+//	cut a                      a is cut from everything; heal a, or heal for all, ends every fault of this kind
+//	cut a store                from the store; requests that had left arrive
+//	cut a b                    from another node
+//	slow-store a 3s            every request of a takes this much longer
+//	slow-wal a 3s              WAL reaches a this much later
+//	lose-reply a               the next write of a is performed, and a never hears of it
+//
+// Commands that do something to the store
+//
+//	switchover a b             writes the key failover: from a to b, or to anybody when b is left out
+//	failover b                 the same without a leader
+//	schedule 30s a b           a switchover that is due in 30 s
+//	pause on, pause off        maintenance mode, in the dynamic configuration
+//	set ttl=30 loop_wait=10    changes the dynamic configuration
+//	delete KEY                 an operator deletes leader, lease, initialize, ...
+//	put KEY VALUE              an operator writes anything
+//	end-session a              the store ends the session of a early
+//	store                      prints "KEY = VALUE" for every key, " (session)" after those bound to one
+package policytest
