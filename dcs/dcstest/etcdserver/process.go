@@ -1,0 +1,127 @@
+package etcdserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+const (
+	stopSignal     = syscall.SIGSTOP
+	continueSignal = syscall.SIGCONT
+)
+
+// process is one run of a server.
+type process struct {
+	os   *os.Process
+	gone chan struct{} // closed when it has ended and was waited for
+	err  error         // how it ended; read after gone
+}
+
+// launch starts a program that writes to logFile. The kernel kills it when this process dies, which no clean-up function
+// can promise: a test binary that runs into its time-out runs none. That signal comes when the thread ends that started
+// the program, so the thread belongs to it until it is gone.
+func launch(program string, args []string, logFile string) (*process, error) {
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	p := &process{gone: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		_ = log.Close()
+		p.os = cmd.Process
+		started <- err
+		if err != nil {
+			return
+		}
+		p.err = cmd.Wait()
+		close(p.gone)
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", program, err)
+	}
+	return p, nil
+}
+
+// signal sends a signal. A nil process has ended.
+func (p *process) signal(sig os.Signal) error {
+	if p == nil {
+		return errors.New("it does not run")
+	}
+	return p.os.Signal(sig)
+}
+
+// kill ends it, and returns when it is gone. A nil process has ended.
+func (p *process) kill() {
+	if p == nil {
+		return
+	}
+	_ = p.os.Kill() // it may have ended by itself
+	<-p.gone
+}
+
+// terminate asks it to end, and kills it when it has not within the limit.
+func (p *process) terminate(limit time.Duration) {
+	if p == nil {
+		return
+	}
+	_ = p.os.Signal(syscall.SIGTERM)
+	select {
+	case <-p.gone:
+	case <-time.After(limit):
+		p.kill()
+	}
+}
+
+// healthy waits until a member says that it is, which needs a leader.
+func (c *Cluster) healthy(m *member) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.options.Patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := askHealth(ctx, "http://"+m.metrics+"/health")
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-m.process.gone:
+			return fmt.Errorf("it has ended (%v):\n%s", m.process.err, m.tail(20))
+		case <-ctx.Done():
+			return fmt.Errorf("not healthy within %v (%w):\n%s", c.options.Patience, err, m.tail(20))
+		case <-tick.C:
+		}
+	}
+}
+
+func askHealth(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	req.Close = true // no idle connection, and no goroutine of one, that a test would find
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", url, resp.Status)
+	}
+	return nil
+}
