@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/pgregent/pgregent/postgres"
 )
@@ -223,7 +224,8 @@ func (w work) moveInto(s *Server) error {
 	if w.inPlace {
 		return syncDir(w.path)
 	}
-	if err := os.Rename(w.path, s.cfg.DataDir); err != nil {
+	// The system call replaces an empty folder; os.Rename refuses to.
+	if err := syscall.Rename(w.path, s.cfg.DataDir); err != nil {
 		return errors.Join(fmt.Errorf("put the new directory into place: %w", err), w.remove())
 	}
 	return syncDir(filepath.Dir(s.cfg.DataDir))

@@ -35,7 +35,7 @@ func (s *Server) planOutside(ctx context.Context, from postgres.Source) (outside
 	for _, at := range locations {
 		mapped := false
 		for _, option := range s.cfg.BasebackupOptions {
-			mapped = mapped || strings.HasPrefix(option, "--tablespace-mapping="+at+"=")
+			mapped = mapped || strings.HasPrefix(option, "--tablespace-mapping="+escapeEquals(at)+"=")
 		}
 		if !mapped {
 			plan.dirs = append(plan.dirs, outsideDir{at: at, option: "--tablespace-mapping=" + escapeEquals(at) + "="})
