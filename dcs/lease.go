@@ -35,6 +35,7 @@ type Lease struct {
 	record    Record
 	recordErr error
 	since     time.Duration // when the first read of this very version, or of its absence, arrived (R4b, R4d)
+	sinceOf   Version       // the version that since is about
 	leader    Item          // zero when absent
 
 	longest time.Duration // the longest ttl known (R4d)
@@ -66,8 +67,8 @@ func (l *Lease) KnowTTL(ttl time.Duration) { l.longest = max(l.longest, ttl) }
 // which their reads began; reads do not overlap.
 func (l *Lease) Observe(snap Snapshot, arrived time.Duration) {
 	item, _ := snap.Item(KeyLease)
-	if !l.read || item.Version != l.item.Version {
-		l.since = arrived
+	if !l.read || item.Version != l.sinceOf {
+		l.since, l.sinceOf = arrived, item.Version
 	}
 	l.read = true
 	l.setRecord(item)

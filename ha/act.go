@@ -305,10 +305,13 @@ func (n *Node) follow(ctx context.Context, member string) error {
 	call, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	reload, err := n.cfg.Postgres.Configure(call, n.settings, postgres.RoleReplica, n.upstreamOf(member))
-	if err != nil || !reload {
+	if err != nil {
 		return err
 	}
-	n.log.Info("following", "leader", member)
+	// A reload also ends the pause that a receiver makes after a failed connection (wal_retrieve_retry_interval).
+	if reload {
+		n.log.Info("following", "leader", member)
+	}
 	n.observer.kick()
 	return n.cfg.Postgres.Reload(call)
 }

@@ -15,10 +15,11 @@ import (
 
 // look gathers what the policy may know: it reads the store, and takes the last answers of everything else.
 func (n *Node) look(ctx context.Context) policy.View {
+	asked := n.clock.Now()
 	n.observer.kick()
 	n.readStore(ctx)
 	n.readGuard(ctx)
-	n.server = n.observer.latest(ctx, n.clock.Now())
+	n.server = n.observer.latest(ctx, asked)
 	n.findForeign()
 	n.noteDown()
 	n.learn()
@@ -117,6 +118,9 @@ func (n *Node) readGuard(ctx context.Context) {
 	if epoch, open := n.lease.Open(); open && (!st.Open || st.Epoch != epoch) {
 		// The guard closed the epoch by itself: its deadline passed.
 		n.lease.Close()
+		if n.task != nil && (n.task.kind == policy.TaskDemote || n.task.kind == policy.TaskFence) {
+			return // as it was told to
+		}
 		n.log.Warn("the guard has fenced PostgreSQL: the lease was not renewed before its deadline", "epoch", epoch)
 	}
 }
@@ -379,8 +383,12 @@ func (n *Node) branch() cluster.Branch {
 		return b
 	}
 	b.History = s.Control.TimelineHistory
-	if !n.guardState.Postmaster.Running {
-		b.End = n.walEnd
+	if n.guardState.Postmaster.Running {
+		return b
+	}
+	b.End = n.walEnd
+	if s.Control.BackupLabel && b.End.LSN == 0 {
+		b.End = s.Control.Checkpoint // a fresh base backup: all of it is its source's
 	}
 	return b
 }

@@ -18,7 +18,7 @@ func errorsIs(err, target error) bool { return err != nil && errors.Is(err, targ
 // Limits of an observation.
 const (
 	observeLimit = 3 * time.Second        // one look at PostgreSQL
-	observeWait  = 20 * time.Millisecond  // how long a turn waits for the look that it asked for
+	observeWait  = 100 * time.Millisecond // how long a turn waits for the look that it asked for; a hung server costs it once
 	observeStale = 4 * time.Second        // an older look says nothing any more
 	askLimit     = 700 * time.Millisecond // one peer's answer
 	probeLimit   = 2 * time.Second        // the leader's account of its WAL
@@ -32,6 +32,7 @@ type observer struct {
 	mu    sync.Mutex
 	last  postgres.Status
 	begun time.Duration // when the look that gave last was begun
+	busy  time.Duration // when the look that is under way was begun; 0: none is
 	fresh chan struct{} // closed and replaced with every new look
 }
 
@@ -55,6 +56,9 @@ func (o *observer) run(ctx context.Context) {
 		case <-o.kicks:
 		}
 		begun := o.node.clock.Now()
+		o.mu.Lock()
+		o.busy = begun
+		o.mu.Unlock()
 		call, cancel := context.WithTimeout(ctx, observeLimit)
 		s := o.node.cfg.Postgres.Observe(call)
 		cancel()
@@ -64,7 +68,7 @@ func (o *observer) run(ctx context.Context) {
 		o.mu.Lock()
 		changed := materially(o.last, s)
 		late := o.node.clock.Now()-begun > observeWait
-		o.last, o.begun = s, begun
+		o.last, o.begun, o.busy = s, begun, 0
 		close(o.fresh)
 		o.fresh = make(chan struct{})
 		o.mu.Unlock()
@@ -84,23 +88,27 @@ func materially(a, b postgres.Status) bool {
 func (o *observer) latest(ctx context.Context, asked time.Duration) postgres.Status {
 	timer := time.NewTimer(observeWait)
 	defer timer.Stop()
-	for {
+	for waiting := true; ; {
 		o.mu.Lock()
-		last, begun, fresh := o.last, o.begun, o.fresh
+		last, begun, busy, fresh := o.last, o.begun, o.busy, o.fresh
 		o.mu.Unlock()
-		if begun >= asked-observeWait {
+		now := o.node.clock.Now()
+		hung := busy != 0 && now-busy > observeWait
+		if begun >= asked || ctx.Err() != nil {
+			return last
+		}
+		if !waiting || hung {
+			if now-begun > observeStale {
+				return postgres.Status{Data: last.Data, DataErr: last.DataErr, Control: last.Control,
+					Err: errors.New("postgresql has not answered for " + observeStale.String())}
+			}
 			return last
 		}
 		select {
 		case <-fresh:
 		case <-ctx.Done():
-			return last
 		case <-timer.C:
-			if o.node.clock.Now()-begun > observeStale {
-				return postgres.Status{Data: last.Data, DataErr: last.DataErr, Control: last.Control,
-					Err: errors.New("postgresql has not answered for " + observeStale.String())}
-			}
-			return last
+			waiting = false
 		}
 	}
 }

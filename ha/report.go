@@ -121,7 +121,11 @@ func (n *Node) announce(v policy.View, d policy.Decision) {
 	n.log.Info(d.Detail, "reason", string(d.Reason), "actions", actionNames(d.Actions), "epoch", v.Lease.Epoch)
 }
 
-func sameActions(a, b []policy.Action) bool { return slices.Equal(actionNames(a), actionNames(b)) }
+// sameActions compares what is worth a line in the log: a renewal is not.
+func sameActions(a, b []policy.Action) bool {
+	renewal := func(name string) bool { return name == (policy.Renew{}).String() }
+	return slices.Equal(slices.DeleteFunc(actionNames(a), renewal), slices.DeleteFunc(actionNames(b), renewal))
+}
 
 func actionNames(as []policy.Action) []string {
 	names := make([]string, 0, len(as))

@@ -65,9 +65,8 @@ func following(v View, c Config, name string) Decision {
 	case cluster.RelationBehind:
 		if v.Server.Upstream == want {
 			d.Probe = name // it may have moved on
-			return d
 		}
-		d.Actions = []Action{Follow{Member: want}}
+		d.Actions = []Action{Follow{Member: want}} // also ends the receiver's pause between two tries
 	case cluster.RelationDiverged, cluster.RelationOtherPromotion:
 		d.Reason, d.Detail = ReasonDiverged, divergence(v, name, rel, fork)+": PostgreSQL is stopped first"
 		d.Actions = []Action{Stop{}}

@@ -1,0 +1,15 @@
+// Package e2e drives whole clusters: real PostgreSQL, real stores, real daemons.
+package e2e
+
+import (
+	"os"
+	"testing"
+
+	"github.com/pgregent/pgregent/ha/fence"
+	"github.com/pgregent/pgregent/postgres/postgrestest"
+)
+
+func TestMain(m *testing.M) {
+	fence.Main() // the library's nodes re-execute this binary as their guards
+	os.Exit(postgrestest.Main(m))
+}
