@@ -150,8 +150,14 @@ func TestWALEndTruth(t *testing.T) {
 				"a commit":         func() wal.LSN { return r.flushed("CREATE TABLE public.t AS SELECT generate_series(1, 1000) AS i") },
 				"a checkpoint":     func() wal.LSN { return r.flushed("CHECKPOINT") },
 				"a switch of file": func() wal.LSN { r.sql("SELECT pg_switch_wal()"); return r.flushed("SELECT 1") },
-				"a full page":      func() wal.LSN { return r.fillTo(pageSize) },
-				"a full segment":   func() wal.LSN { return r.fillTo(1 << 20) },
+				"a switch at last": func() wal.LSN {
+					r.flushed("SELECT 1")
+					at, err := wal.ParseLSN(r.sql("SELECT pg_switch_wal()"))
+					r.must(err)
+					return at - at%(1<<20) + 1<<20
+				},
+				"a full page":    func() wal.LSN { return r.fillTo(pageSize) },
+				"a full segment": func() wal.LSN { return r.fillTo(1 << 20) },
 				"many segments": func() wal.LSN {
 					return r.flushed("CREATE TABLE public.u AS SELECT generate_series(1, 100000) AS i")
 				},

@@ -48,7 +48,9 @@ func (s *Server) run(ctx context.Context, t tool) (output, error) {
 	cmd.SysProcAttr = toolAttr()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 2 * time.Second
+	begin := time.Now()
 	err := runLocked(cmd)
+	s.log.DebugContext(ctx, "a program ended", "program", filepath.Base(path), "took", time.Since(begin), "ok", err == nil)
 	out := output{stdout: stdout.String(), stderr: stderr.String()}
 	if err == nil {
 		return out, nil

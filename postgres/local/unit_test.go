@@ -22,7 +22,7 @@ func valid(t *testing.T) Config {
 		Name: "a", Scope: "c", DataDir: filepath.Join(dir, "data"), PGPass: filepath.Join(dir, "pgpass"), Listen: "127.0.0.1:5432",
 		BinDir: postgrestest.Binaries(t, "15"), Superuser: Credentials{Username: "admin", Password: "p"},
 		Replication: Credentials{Username: "repl", Password: "q"},
-		Log:         slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Log:         slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 }
 

@@ -2,7 +2,6 @@ package local
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -54,10 +53,10 @@ func (s *Server) walEnd(ctx context.Context, c control) (wal.Position, error) {
 		if !ok || !have[t][uint64(start)/c.segmentSize] {
 			continue
 		}
-		lsn, err := s.scan(ctx, c, t, start)
+		lsn, err := s.scan(ctx, c, t, start, have[t])
 		return wal.Position{Timeline: t, LSN: lsn}, err
 	}
-	lsn, err := s.scan(ctx, c, c.Checkpoint.Timeline, c.Checkpoint.LSN)
+	lsn, err := s.scan(ctx, c, c.Checkpoint.Timeline, c.Checkpoint.LSN, have[c.Checkpoint.Timeline])
 	return wal.Position{Timeline: c.Checkpoint.Timeline, LSN: lsn}, err
 }
 
@@ -110,13 +109,22 @@ func (s *Server) scanStart(c control, t wal.Timeline) (wal.LSN, bool) {
 	return 0, false
 }
 
-// scan finds the end of the last valid record at or after start.
-func (s *Server) scan(ctx context.Context, c control, t wal.Timeline, start wal.LSN) (wal.LSN, error) {
-	args := []string{"--path=" + s.data("pg_wal"), "--timeline=" + strconv.FormatUint(uint64(t), 10)}
-	out, err := s.run(ctx, tool{program: "pg_waldump", args: append(args, "--quiet", "--start="+start.String())})
-	if err == nil {
-		return 0, errors.New("pg_waldump came to no end of the WAL")
+// scan finds the end of the last valid record at or after start. It tells pg_waldump where the files end: for a file
+// that is missing pg_waldump waits five seconds before it gives up.
+func (s *Server) scan(ctx context.Context, c control, t wal.Timeline, start wal.LSN, have map[uint64]bool) (wal.LSN, error) {
+	files := uint64(start) / c.segmentSize
+	for have[files] {
+		files++
 	}
+	limit := wal.LSN(files * c.segmentSize)
+	if limit <= start {
+		return 0, fmt.Errorf("the WAL file %s is missing", wal.SegmentName(t, start, c.segmentSize))
+	}
+	dump := func(from wal.LSN, options ...string) (output, error) {
+		args := append(options, "--path="+s.data("pg_wal"), "--timeline="+strconv.FormatUint(uint64(t), 10), "--start="+from.String(), "--end="+limit.String())
+		return s.run(ctx, tool{program: "pg_waldump", args: args})
+	}
+	out, err := dump(start, "--quiet")
 	if ctx.Err() != nil {
 		return 0, err
 	}
@@ -129,22 +137,20 @@ func (s *Server) scan(ctx context.Context, c control, t wal.Timeline, start wal.
 		}
 		return start, nil // the timeline has begun and holds nothing yet
 	}
-	// Another kind of end, at a page or a file: count from the last record that was read.
-	from := start
-	if m := regexp.MustCompile(`error in WAL record at ([0-9A-F]+/[0-9A-F]+)`).FindStringSubmatch(out.stderr); m != nil {
-		if lsn, err := wal.ParseLSN(m[1]); err == nil {
-			from = lsn
+	// Another kind of end, at a page or where the files end: count from the last record that can be read. It is printed
+	// last, so a dump of the last file is enough, unless one record fills that.
+	for _, from := range []wal.LSN{max(start, limit-wal.LSN(c.segmentSize)), start} {
+		out, err = dump(from)
+		if ctx.Err() != nil {
+			return 0, err
+		}
+		if lsn, length, isSwitch, ok := lastRecord(out.stdout); ok && isSwitch {
+			return lsn - lsn%wal.LSN(c.segmentSize) + wal.LSN(c.segmentSize), nil // nothing follows in its file
+		} else if ok {
+			return recordEnd(lsn, length, c.segmentSize), nil
 		}
 	}
-	out, err = s.run(ctx, tool{program: "pg_waldump", args: append(args, "--start="+from.String())})
-	if err == nil || ctx.Err() != nil {
-		return 0, errors.Join(errors.New("pg_waldump came to no end of the WAL"), err)
-	}
-	lsn, length, ok := lastRecord(out.stdout)
-	if !ok {
-		return 0, err
-	}
-	return recordEnd(lsn, length, c.segmentSize), nil
+	return 0, fmt.Errorf("no record can be read from %s on: %s", start, lastLines(out.stderr, 2))
 }
 
 // invalidRecord reads where the record begins that pg_waldump could not use: at the end of the last good one.
@@ -170,16 +176,17 @@ func headerless(at wal.LSN, segmentSize uint64) wal.LSN {
 	return at
 }
 
-// lastRecord reads the position and length of the last record that pg_waldump printed.
-func lastRecord(stdout string) (lsn wal.LSN, length uint64, ok bool) {
-	all := regexp.MustCompile(`len \(rec/tot\): +\d+/ *(\d+), .*?lsn: ([0-9A-F]+/[0-9A-F]+),`).FindAllStringSubmatch(stdout, -1)
+// lastRecord reads the position and length of the last record that pg_waldump printed, and whether it is the one that
+// ends a WAL file early.
+func lastRecord(stdout string) (lsn wal.LSN, length uint64, isSwitch, ok bool) {
+	all := regexp.MustCompile(`rmgr: (\w+) +len \(rec/tot\): +\d+/ *(\d+), .*?lsn: ([0-9A-F]+/[0-9A-F]+),.*? desc: (\w*)`).FindAllStringSubmatch(stdout, -1)
 	if len(all) == 0 {
-		return 0, 0, false
+		return 0, 0, false, false
 	}
 	m := all[len(all)-1]
-	length, err1 := strconv.ParseUint(m[1], 10, 32)
-	lsn, err2 := wal.ParseLSN(m[2])
-	return lsn, length, err1 == nil && err2 == nil
+	length, err1 := strconv.ParseUint(m[2], 10, 32)
+	lsn, err2 := wal.ParseLSN(m[3])
+	return lsn, length, m[1] == "XLOG" && m[4] == "SWITCH", err1 == nil && err2 == nil
 }
 
 // recordEnd counts length bytes on from lsn, over the page headers between, and rounds up.
