@@ -1,0 +1,140 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+)
+
+// writer inserts all the time, on one session that reconnects to whichever node takes writes, and remembers what was
+// acknowledged and when.
+type writer struct {
+	t      *testing.T
+	dsn    string
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	mu    sync.Mutex
+	acks  []time.Time
+	acked []int
+}
+
+func (c *testCluster) dsn() string {
+	var hosts, ports []string
+	for _, d := range c.nodes {
+		hosts = append(hosts, "127.0.0.1")
+		ports = append(ports, fmt.Sprint(d.pgPort))
+	}
+	return fmt.Sprintf("host=%s port=%s user=postgres password=super-secret dbname=postgres target_session_attrs=read-write connect_timeout=1",
+		strings.Join(hosts, ","), strings.Join(ports, ","))
+}
+
+func (c *testCluster) write() *writer {
+	c.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &writer{t: c.t, dsn: c.dsn(), cancel: cancel}
+	conn, err := pgx.Connect(ctx, w.dsn)
+	require.NoError(c.t, err)
+	_, err = conn.Exec(ctx, "create table if not exists acked(id bigint primary key)")
+	require.NoError(c.t, err)
+	_ = conn.Close(ctx)
+	w.done.Go(func() { w.run(ctx) })
+	c.t.Cleanup(w.stop)
+	return w
+}
+
+func (w *writer) run(ctx context.Context) {
+	var conn *pgx.Conn
+	for id := 1; ctx.Err() == nil; id++ {
+		if conn == nil {
+			call, cancel := context.WithTimeout(ctx, 2*time.Second)
+			c, err := pgx.Connect(call, w.dsn)
+			cancel()
+			if err != nil {
+				pause(ctx, 5*time.Millisecond)
+				continue
+			}
+			conn = c
+		}
+		call, cancel := context.WithTimeout(ctx, 2*time.Second)
+		_, err := conn.Exec(call, fmt.Sprintf("insert into acked values (%d)", id))
+		cancel()
+		if err != nil {
+			_ = conn.Close(context.Background())
+			conn = nil
+			continue
+		}
+		w.mu.Lock()
+		w.acks, w.acked = append(w.acks, time.Now()), append(w.acked, id)
+		w.mu.Unlock()
+		pause(ctx, time.Millisecond)
+	}
+	if conn != nil {
+		_ = conn.Close(context.Background())
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+func (w *writer) stop() {
+	w.cancel()
+	w.done.Wait()
+}
+
+// outage is the longest time without an acknowledgement since a moment; writes flow again when it returns.
+func (w *writer) outage(since time.Time, within time.Duration) time.Duration {
+	w.t.Helper()
+	eventually(w.t, within, "writes flow again", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		n := len(w.acks)
+		return n > 20 && w.acks[n-20].After(since) && w.acks[n-1].Sub(w.acks[n-20]) < time.Second
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var longest time.Duration
+	for i := 1; i < len(w.acks); i++ {
+		if w.acks[i].After(since) {
+			longest = max(longest, w.acks[i].Sub(w.acks[i-1]))
+		}
+	}
+	return longest
+}
+
+// lost counts acknowledged writes that the primary does not have.
+func (w *writer) lost(c *testCluster) int {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, w.dsn)
+	require.NoError(w.t, err)
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, "select id from acked")
+	require.NoError(w.t, err)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	require.NoError(w.t, err)
+	have := map[int]bool{}
+	for _, id := range ids {
+		have[id] = true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lost := 0
+	for _, id := range w.acked {
+		if !have[id] {
+			lost++
+		}
+	}
+	return lost
+}

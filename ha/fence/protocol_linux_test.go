@@ -1,0 +1,14 @@
+package fence
+
+import "testing"
+
+func FuzzRequest(f *testing.F) {
+	f.Add([]byte(`{"id":1,"op":"start","start":{"path":"/bin/true"}}`))
+	f.Add([]byte(`{"id":2,"op":"extend","epoch":1,"deadline":5}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := parseRequest(b)
+		if err == nil && (r.ID == 0 || r.Op == "" || (r.Op == "start" && r.Start == nil)) {
+			t.Fatalf("accepted %q as %+v", b, r)
+		}
+	})
+}
