@@ -83,11 +83,8 @@ func (s *Server) prepareClone() error {
 	if text, found := s.marked(markClone); found && text == "in place" {
 		return removeContent(s.cfg.DataDir)
 	}
-	if _, err := readControl(s.cfg.DataDir); err != nil {
-		return nil // not a whole cluster: an earlier copy may be the better one
-	}
 	if state, _, _ := s.dataState(); state != postgres.DataReady {
-		return nil
+		return nil // not a whole cluster: an earlier copy may be the better one
 	}
 	if exists(s.oldDir()) {
 		s.log.Info("an earlier copy of the data directory is removed to make room for a new one", "path", s.oldDir())

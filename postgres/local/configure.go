@@ -232,7 +232,7 @@ func (s *Server) tryConf(ctx context.Context, files *confFiles) error {
 		if err == nil {
 			out, runErr = s.run(ctx, tool{program: "postgres", args: []string{"-D", s.cfg.DataDir, "--config_file=" + f.Name(), "-C", "config_file"}})
 		}
-		os.Remove(f.Name())
+		_ = os.Remove(f.Name())
 		if err != nil {
 			return err
 		}
@@ -249,7 +249,7 @@ func (s *Server) tryConf(ctx context.Context, files *confFiles) error {
 			}
 		}
 		if !dropped {
-			s.log.WarnContext(ctx, "PostgreSQL does not accept the configuration files", "error", runErr)
+			s.log.WarnContext(ctx, "the configuration files are not accepted by PostgreSQL", "error", runErr)
 			return nil
 		}
 	}

@@ -158,7 +158,7 @@ func (s *Server) toolPass(a Credentials, host string, port int) (env []string, r
 	if err != nil {
 		return nil, nil, fmt.Errorf("StateDir: %w", err)
 	}
-	remove = func() { os.Remove(f.Name()) }
+	remove = func() { _ = os.Remove(f.Name()) } // what is left is removed by removeLeftPasses
 	_, err = f.WriteString(strings.Join(passLines(a, port, host), "\n") + "\n")
 	if err := errors.Join(err, f.Close()); err != nil {
 		remove()
@@ -178,6 +178,6 @@ func (s *Server) removeLeftPasses() {
 		return
 	}
 	for _, path := range left {
-		os.Remove(path)
+		_ = os.Remove(path) // the next call tries again
 	}
 }

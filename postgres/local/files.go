@@ -32,7 +32,7 @@ func writeFile(path string, content []byte, mode fs.FileMode) (changed bool, err
 		err = os.Rename(temp, path)
 	}
 	if err != nil {
-		os.Remove(temp)
+		_ = os.Remove(temp)
 		return false, fmt.Errorf("write %s: %w", path, err)
 	}
 	return true, syncDir(dir)
@@ -141,7 +141,7 @@ func isEmptyDir(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	names, err := d.Readdirnames(1)
 	if len(names) > 0 {
 		return false, nil

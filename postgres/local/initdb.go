@@ -122,7 +122,7 @@ func (s *Server) runInitdb(ctx context.Context, dir string) error {
 		if err != nil {
 			return fmt.Errorf("StateDir: %w", err)
 		}
-		defer os.Remove(f.Name())
+		defer func() { _ = os.Remove(f.Name()) }() // what is left is removed by removeLeftPasses
 		_, err = f.WriteString(s.cfg.Superuser.Password + "\n")
 		if err := errors.Join(err, f.Close()); err != nil {
 			return fmt.Errorf("StateDir: %w", err)
@@ -182,9 +182,9 @@ func (s *Server) workDir() (work, error) {
 	if err == nil && !isMountPoint(s.cfg.DataDir) {
 		return work{path: path}, nil
 	}
-	os.Remove(path)
+	_ = os.Remove(path) // it may not have been made
 	if empty, _ := isEmptyDir(s.cfg.DataDir); !empty || !exists(s.cfg.DataDir) {
-		return work{}, fmt.Errorf("%s cannot be replaced, because its parent folder cannot be written to or it is a mount point: put the data directory one level below (%v)", s.cfg.DataDir, cmpErr(err))
+		return work{}, fmt.Errorf("%s cannot be replaced, because its parent folder cannot be written to or it is a mount point: put the data directory one level below: %w", s.cfg.DataDir, cmpErr(err))
 	}
 	return work{path: s.cfg.DataDir, inPlace: true}, os.Chmod(s.cfg.DataDir, 0o700)
 }

@@ -200,7 +200,7 @@ func TestConfigFolder(t *testing.T) {
 
 // TestUnixSocket: the own server is reached through its socket, the folder is taken from what the server says.
 func TestUnixSocket(t *testing.T) {
-	folder, err := os.MkdirTemp("", "s")
+	folder, err := os.MkdirTemp("", "s") //nolint:usetesting // the name of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,11 +17,13 @@ func TestMain(m *testing.M) { os.Exit(postgrestest.Main(m)) }
 
 // testLog sends the controller's log to the test's.
 func testLog(t *testing.T) *slog.Logger {
+	t.Helper()
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // config is the configuration of a server for the suite.
 func config(t *testing.T, bin string, s postgrestest.Setup) local.Config {
+	t.Helper()
 	return local.Config{
 		Name: s.Name, Scope: s.Scope, DataDir: s.DataDir, BinDir: bin, PGPass: filepath.Join(s.Home, "pgpass"),
 		Listen:      net.JoinHostPort(s.Host, strconv.Itoa(s.Port)),

@@ -60,7 +60,7 @@ func (s *Server) promoteBySignal(ctx context.Context, start time.Time) error {
 		return fmt.Errorf("local: promote: %w", err)
 	}
 	if err := syscall.Kill(pid, syscall.SIGUSR1); err != nil {
-		os.Remove(s.data("promote"))
+		_ = os.Remove(s.data("promote"))
 		return fmt.Errorf("local: promote: signal process %d: %w", pid, err)
 	}
 	for {

@@ -45,7 +45,8 @@ type Server struct {
 var _ postgres.Controller = (*Server)(nil)
 
 // Open checks the configuration and the programs, and makes the controller. It changes nothing, and the data
-// directory may be missing; ctx-free, it runs "postgres --version" and returns within seconds. Errors name the field of Config and what to do.
+// directory may be missing. It runs "postgres --version" and returns within seconds. Errors name the field of Config and
+// what to do.
 func Open(cfg Config) (*Server, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -114,7 +115,7 @@ func (s *Server) findPrograms() error {
 			return fmt.Errorf("BinNames has %q, which is no program of PostgreSQL that is run: remove it", name)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) //nolint:forbidigo // Open takes no context
 	defer cancel()
 	out, err := s.run(ctx, tool{program: "postgres", args: []string{"--version"}})
 	if err != nil {

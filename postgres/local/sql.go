@@ -138,7 +138,7 @@ func closeConn(conn *pgconn.PgConn) {
 	if conn == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) //nolint:forbidigo // also after the caller's has ended
 	defer cancel()
 	_ = conn.Close(ctx) // nothing is lost when the server does not hear it
 }

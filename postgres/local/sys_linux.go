@@ -28,7 +28,7 @@ func deviceOf(info fs.FileInfo) (device uint64, ok bool) {
 	if !ok {
 		return 0, false
 	}
-	return uint64(stat.Dev), true
+	return stat.Dev, true
 }
 
 // bootTime is CLOCK_BOOTTIME, which counts on while the machine sleeps and which nobody can set (hazard A6).

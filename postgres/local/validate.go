@@ -42,10 +42,10 @@ func cmpOr(value, otherwise string) string {
 
 func checkNames(c *Config) error {
 	if c.Name == "" {
-		return errors.New("Name is empty: give this member a name that no other member has")
+		return errors.New("Config.Name is empty: give this member a name that no other member has")
 	}
 	if c.Scope == "" {
-		return errors.New("Scope is empty: give the cluster's name")
+		return errors.New("Config.Scope is empty: give the cluster's name")
 	}
 	for field, value := range map[string]string{"Name": c.Name, "Scope": c.Scope, "Database": c.Database} {
 		if i := strings.IndexFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
@@ -142,11 +142,11 @@ func checkAccounts(c *Config) error {
 		}
 	}
 	if c.Superuser.Username == c.Replication.Username && c.Superuser.Password != c.Replication.Password {
-		return fmt.Errorf("Superuser and Replication are both user %q with different passwords: make them equal or use two users", c.Superuser.Username)
+		return fmt.Errorf("Config.Superuser and Replication are both user %q with different passwords: make them equal or use two users", c.Superuser.Username)
 	}
 	if c.Rewind.Username == c.Superuser.Username && c.Rewind.Password != c.Superuser.Password ||
 		c.Rewind.Username == c.Replication.Username && c.Rewind.Password != c.Replication.Password {
-		return fmt.Errorf("Rewind is user %q, which has another password elsewhere: make them equal or use two users", c.Rewind.Username)
+		return fmt.Errorf("Config.Rewind is user %q, which has another password elsewhere: make them equal or use two users", c.Rewind.Username)
 	}
 	return nil
 }
@@ -185,20 +185,20 @@ func checkOptions(c *Config) error {
 
 func checkAddresses(c *Config) error {
 	if c.Listen == "" {
-		return errors.New("Listen is empty: give host:port")
+		return errors.New("Config.Listen is empty: give host:port")
 	}
 	hosts, port, err := splitListen(c.Listen)
 	if err != nil {
-		return fmt.Errorf("Listen is %q: %w", c.Listen, err)
+		return fmt.Errorf("Config.Listen is %q: %w", c.Listen, err)
 	}
 	if len(hosts) == 0 {
-		return fmt.Errorf("Listen is %q: name at least one host, or * for all", c.Listen)
+		return fmt.Errorf("Config.Listen is %q: name at least one host, or * for all", c.Listen)
 	}
 	if c.Connect == "" {
 		c.Connect = net.JoinHostPort(localHost(hosts), strconv.Itoa(port))
 	}
 	if _, _, err := splitHostPort(c.Connect); err != nil {
-		return fmt.Errorf("Connect is %q: %w", c.Connect, err)
+		return fmt.Errorf("Config.Connect is %q: %w", c.Connect, err)
 	}
 	return nil
 }

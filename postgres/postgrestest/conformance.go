@@ -14,12 +14,19 @@ import (
 	"github.com/pgregent/pgregent/postgres/wal"
 )
 
+// suite is what a case gets.
+type suite struct {
+	t *testing.T
+	h Harness
+}
+
 // RunController runs the conformance suite on a Controller of real servers. It makes clusters of up to three servers,
 // which it starts from Command, promotes, kills, freezes, cuts apart and joins again, and it needs a minute or two.
 func RunController(t *testing.T, h Harness) {
+	t.Helper()
 	cases := []struct {
 		name string
-		run  func(*testing.T, Harness)
+		run  func(suite)
 	}{
 		{"Bootstrap", testBootstrap},
 		{"Clone", testClone},
@@ -38,12 +45,13 @@ func RunController(t *testing.T, h Harness) {
 		{"GarbagePID", testGarbagePID},
 	}
 	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) { c.run(t, h) })
+		t.Run(c.name, func(t *testing.T) { c.run(suite{t, h}) })
 	}
 }
 
 // testBootstrap: an empty directory becomes a cluster, its server a primary, and what Observe says fits each step.
-func testBootstrap(t *testing.T, h Harness) {
+func testBootstrap(s suite) {
+	t, h := s.t, s.h
 	n := newNode(t, h, "a")
 	st := n.ctl.Observe(n.ctx())
 	if st.Data != postgres.DataEmpty || st.Answered || !errors.Is(st.Err, postgres.ErrNotRunning) {
@@ -97,7 +105,8 @@ func checkPrimary(t *testing.T, n *node) {
 }
 
 // testClone: a copy streams, shows where it is, and a second copy keeps the first aside.
-func testClone(t *testing.T, h Harness) {
+func testClone(s suite) {
+	t, h := s.t, s.h
 	a := newPrimary(t, h, "a")
 	a.sql("CREATE TABLE t AS SELECT generate_series(1, 100000) AS i")
 	b := newNode(t, h, "b")
@@ -145,7 +154,8 @@ func testClone(t *testing.T, h Harness) {
 
 // testCloneInterrupted: a copy that stops on the way leaves the data directory as it was, and nothing behind after the
 // next one (hazard D3).
-func testCloneInterrupted(t *testing.T, h Harness) {
+func testCloneInterrupted(s suite) {
+	t, h := s.t, s.h
 	a := newPrimary(t, h, "a")
 	a.sql("CREATE TABLE t AS SELECT generate_series(1, 1000000) AS i")
 	b := newNode(t, h, "b")
@@ -178,7 +188,8 @@ func testCloneInterrupted(t *testing.T, h Harness) {
 }
 
 // testFollow: after a promotion the other replica follows the new leader by a reload.
-func testFollow(t *testing.T, h Harness) {
+func testFollow(s suite) {
+	t, h := s.t, s.h
 	a := newPrimary(t, h, "a")
 	b := newReplica(t, h, "b", a)
 	c := newReplica(t, h, "c", a)
@@ -224,7 +235,8 @@ func testFollow(t *testing.T, h Harness) {
 }
 
 // testSlots: slots are made on both roles, advanced, and only own ones dropped.
-func testSlots(t *testing.T, h Harness) {
+func testSlots(s suite) {
+	t, h := s.t, s.h
 	a := newPrimary(t, h, "a")
 	b := newReplica(t, h, "b", a)
 	a.sql("SELECT pg_create_physical_replication_slot('operators')")
@@ -261,7 +273,8 @@ func testSlots(t *testing.T, h Harness) {
 }
 
 // testNotRunning: calls that need a server say that there is none.
-func testNotRunning(t *testing.T, h Harness) {
+func testNotRunning(s suite) {
+	t, h := s.t, s.h
 	n := newPrimary(t, h, "a")
 	if _, err := n.ctl.WALEnd(n.ctx()); err == nil {
 		t.Error("WALEnd of a running server has no error")
@@ -301,7 +314,8 @@ func testNotRunning(t *testing.T, h Harness) {
 }
 
 // testStarting: a replica that cannot reach consistency is starting, for as long as it takes.
-func testStarting(t *testing.T, h Harness) {
+func testStarting(s suite) {
+	t, h := s.t, s.h
 	a := newPrimary(t, h, "a")
 	b := newNode(t, h, "b")
 	b.must("clone", b.ctl.Clone(b.ctx(), a.source(), nil))
@@ -334,7 +348,8 @@ func testStarting(t *testing.T, h Harness) {
 }
 
 // testFrozen: a server that does not answer at all holds nobody longer than the context says.
-func testFrozen(t *testing.T, h Harness) {
+func testFrozen(s suite) {
+	t, h := s.t, s.h
 	n := newPrimary(t, h, "a")
 	if st := n.ctl.Observe(n.ctx()); !st.Answered {
 		t.Fatalf("not answered: %v", st.Err)
@@ -366,7 +381,8 @@ func testFrozen(t *testing.T, h Harness) {
 }
 
 // testWrongPassword: the error says so, and nothing was touched.
-func testWrongPassword(t *testing.T, h Harness) {
+func testWrongPassword(s suite) {
+	t, h := s.t, s.h
 	a := newPrimary(t, h, "a")
 	b := newNode(t, h, "b")
 	b.setup.ReplicationPassword, b.setup.SuperuserPassword = "wrong1", "wrong2"
@@ -391,7 +407,8 @@ func testWrongPassword(t *testing.T, h Harness) {
 }
 
 // testGarbagePID: a damaged postmaster.pid is told, not believed and not removed.
-func testGarbagePID(t *testing.T, h Harness) {
+func testGarbagePID(s suite) {
+	t, h := s.t, s.h
 	n := newNode(t, h, "a")
 	n.must("initdb", n.ctl.Initdb(n.ctx()))
 	path := filepath.Join(n.setup.DataDir, "postmaster.pid")

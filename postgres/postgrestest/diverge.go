@@ -37,7 +37,8 @@ func diverge(t *testing.T, h Harness) (a, b *node, end wal.LSN) {
 }
 
 // testDiverged: what a killed primary holds beyond the new leader's history is found, set aside, and rewound away.
-func testDiverged(t *testing.T, h Harness) {
+func testDiverged(s suite) {
+	t, h := s.t, s.h
 	a, b, flushed := diverge(t, h)
 	end, err := a.ctl.WALEnd(a.ctx())
 	a.must("end of WAL", err)
@@ -102,7 +103,8 @@ func checkLoss(t *testing.T, n *node, loss postgres.Loss, bytes uint64) {
 }
 
 // testRewindInterrupted: a rewind that stops never leaves a directory that may be started by mistake (hazard D5).
-func testRewindInterrupted(t *testing.T, h Harness) {
+func testRewindInterrupted(s suite) {
+	t, h := s.t, s.h
 	a, b, _ := diverge(t, h)
 	for _, wait := range []string{"at once", "on the way"} {
 		ctx, cancel := context.WithCancel(a.ctx())
@@ -145,7 +147,8 @@ func testRewindInterrupted(t *testing.T, h Harness) {
 }
 
 // testRewindOfNothing: a killed primary that shipped everything joins without a rewind.
-func testRewindOfNothing(t *testing.T, h Harness) {
+func testRewindOfNothing(s suite) {
+	t, h := s.t, s.h
 	a := newPrimary(t, h, "a")
 	b := newReplica(t, h, "b", a)
 	a.sql("CREATE TABLE t AS SELECT 1 AS i")
@@ -165,7 +168,8 @@ func testRewindOfNothing(t *testing.T, h Harness) {
 
 // testSameTimeline: two servers were promoted to one timeline number (hazard B10). Each holds rows of its own; a rewind
 // of the one that is ahead says that it cannot help, and a clone does.
-func testSameTimeline(t *testing.T, h Harness) {
+func testSameTimeline(s suite) {
+	t, h := s.t, s.h
 	a := newPrimary(t, h, "a")
 	a.sql("CREATE TABLE t (i int)")
 	b := newReplica(t, h, "b", a)
@@ -203,7 +207,8 @@ func testSameTimeline(t *testing.T, h Harness) {
 }
 
 // testForeignCluster: data of another cluster is neither copied over nor rewound (hazard D1).
-func testForeignCluster(t *testing.T, h Harness) {
+func testForeignCluster(s suite) {
+	t, h := s.t, s.h
 	a := newPrimary(t, h, "a")
 	x := newPrimary(t, h, "x")
 	x.stop()

@@ -65,7 +65,7 @@ func newNode(t *testing.T, h Harness, name string) *node {
 func (n *node) open() {
 	n.t.Helper()
 	if n.ctl != nil {
-		n.ctl.Close()
+		_ = n.ctl.Close() // a second Close, at the end, tells its error
 	}
 	n.ctl = n.h.Open(n.t, n.setup)
 	ctl := n.ctl
@@ -127,7 +127,7 @@ func (n *node) launch(role postgres.Role, up postgres.Upstream) {
 
 // ctx is a context for one call.
 func (n *node) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(n.t.Context(), limit)
 	n.t.Cleanup(cancel)
 	return ctx
 }
@@ -215,7 +215,7 @@ func (n *node) trySQL(statement string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	results, err := conn.Exec(ctx, statement).ReadAll()
 	if err != nil {
 		return "", err

@@ -59,7 +59,7 @@ func runAsUser() (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("make a folder for the unprivileged user: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	binary := filepath.Join(dir, "test.bin")
 	if err := copyExecutable(binary); err != nil {
 		return 0, err
@@ -68,7 +68,7 @@ func runAsUser() (int, error) {
 		return 0, fmt.Errorf("hand %s to the unprivileged user: %w", dir, err)
 	}
 	profile, args := childArgs(os.Args[1:], filepath.Join(dir, "cover.out"))
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(binary, args...) //nolint:noctx // "go test" has its own time-out
 	cmd.Env = append(os.Environ(), reexecuted+"=1", "HOME="+dir, "TMPDIR="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
@@ -117,7 +117,7 @@ func copyExecutable(path string) error {
 	if err != nil {
 		return fmt.Errorf("open the test binary: %w", err)
 	}
-	defer from.Close()
+	defer func() { _ = from.Close() }()
 	to, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
 	if err != nil {
 		return fmt.Errorf("copy the test binary: %w", err)

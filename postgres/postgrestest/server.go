@@ -36,8 +36,8 @@ func Start(t testing.TB, command postgres.Command) *Server {
 	if err != nil {
 		t.Fatalf("server log: %v", err)
 	}
-	defer out.Close()
-	s.cmd = exec.Command(command.Path, command.Args...)
+	defer func() { _ = out.Close() }()
+	s.cmd = exec.Command(command.Path, command.Args...) //nolint:noctx // it ends by the methods below, or with the test
 	s.cmd.Env, s.cmd.Dir = command.Env, command.Dir
 	s.cmd.Stdout, s.cmd.Stderr = out, out
 	s.cmd.SysProcAttr = serverAttr()
