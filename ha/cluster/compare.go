@@ -10,26 +10,40 @@ import (
 //
 // It is the rule that keeps a node from streaming from, or rewinding onto, a server that is on another promotion of the
 // same timeline number (hazards B9, B10): PostgreSQL itself chooses 1 + the highest history file that a server sees, so
-// two servers that were promoted apart from each other get the same number, and pg_rewind then says "no rewind
-// required". A timeline of mine counts as the same as theirs only when it begins at the same LSN and the identities of
-// the two promotions, where both are known, agree. Identities are unknown for promotions by Patroni members; then the
-// switch point alone decides, as it does there.
+// two servers that were promoted apart from each other get the same number, often at the same LSN, and pg_rewind then
+// says "no rewind required".
+//
+// The latest timeline on which both identities are known and agree vouches for everything before it. After it, a
+// timeline counts as the same only when it begins at the same LSN and
+//   - both identities are known and agree, or
+//   - neither is known, as for promotions by Patroni members: then the switch point alone decides, as it does there.
+//
+// One known and the other not is no agreement: a node may have its timeline from a primary that died before it told
+// anybody. It is RelationUnknown while that can change, because a leader that was promoted just now names the promotion
+// of its tip with its next renewal, and RelationOtherPromotion otherwise.
 func Compare(mine, theirs Branch) (Relation, wal.Position) {
 	if !mine.History.Known() || !theirs.History.Known() || mine.End.LSN == 0 || mine.End.Timeline == 0 {
 		return RelationUnknown, wal.Position{}
 	}
 	// The first of my timelines, in order, that is another promotion than theirs of that number.
+	vouched := vouchedFor(mine, theirs)
 	for _, tl := range timelines(mine) {
 		if _, on := theirs.History.Begin(tl); !on {
 			break
 		}
-		if !samePromotion(mine, theirs, tl) {
+		if tl <= vouched {
+			continue
+		}
+		switch samePromotion(mine, theirs, tl) {
+		case different:
 			begin, _ := mine.History.Begin(tl)
 			fork := wal.Position{Timeline: previous(mine.History, tl), LSN: begin}
 			if b, _ := theirs.History.Begin(tl); b < fork.LSN {
 				fork.LSN = b
 			}
 			return RelationOtherPromotion, fork
+		case untold:
+			return RelationUnknown, wal.Position{}
 		}
 	}
 	fork, ok := mine.History.Fork(theirs.History, mine.End)
@@ -67,23 +81,62 @@ func previous(h wal.History, tl wal.Timeline) wal.Timeline {
 	return before
 }
 
-// samePromotion says whether timeline tl is one promotion on both branches.
-func samePromotion(a, b Branch, tl wal.Timeline) bool {
-	x, ok1 := identity(a, tl)
-	y, ok2 := identity(b, tl)
-	if ok1 && ok2 {
-		return x == y
+// vouchedFor is the latest timeline that both branches know to be the same promotion; 0: none.
+func vouchedFor(a, b Branch) wal.Timeline {
+	for _, tl := range slices.Backward(timelines(a)) {
+		x, ok1 := identity(a, tl)
+		y, ok2 := identity(b, tl)
+		if _, on := b.History.Begin(tl); on && ok1 && ok2 && x == y {
+			return tl
+		}
 	}
-	beginA, _ := a.History.Begin(tl)
-	beginB, _ := b.History.Begin(tl)
-	return beginA == beginB
+	return 0
+}
+
+type sameness int
+
+const (
+	same sameness = iota
+	different
+	untold // the other side has not said it yet
+)
+
+// samePromotion says whether timeline tl of mine is theirs of that number.
+func samePromotion(mine, theirs Branch, tl wal.Timeline) sameness {
+	x, known := identity(mine, tl)
+	y, told := identity(theirs, tl)
+	beginMine, _ := mine.History.Begin(tl)
+	beginTheirs, _ := theirs.History.Begin(tl)
+	switch {
+	case beginMine == beginTheirs && known == told && x == y:
+		return same
+	case beginMine == beginTheirs && known && tl == theirs.History.Tip:
+		return untold
+	}
+	return different
 }
 
 func identity(b Branch, tl wal.Timeline) (string, bool) {
-	for _, p := range b.Promotions {
+	for _, p := range slices.Backward(b.Promotions) {
 		if p.Timeline == tl && p.ID != "" {
 			return p.ID, true
 		}
 	}
 	return "", false
+}
+
+// Line is the promotions that the cluster's line of WAL has come along, ascending by timeline. A promotion that a later
+// one replaced, because it was made from WAL that does not contain it, is not among them: it is on a dead branch.
+func (n Note) Line() []Promotion {
+	var line []Promotion
+	for _, p := range append(slices.Clip(n.Promotions), n.Promotion) {
+		if p.ID == "" || p.Timeline == 0 {
+			continue
+		}
+		for len(line) > 0 && (line[len(line)-1].Timeline >= p.Timeline || line[len(line)-1].LSN > p.LSN) {
+			line = line[:len(line)-1]
+		}
+		line = append(line, p)
+	}
+	return line
 }

@@ -110,28 +110,25 @@ func whyNobody(v View, c Config) string {
 	return strings.Join(why, "; ")
 }
 
-// offLine says why this node's WAL is not on the cluster's line, by the last promotion that the lease record knows
+// offLine says why this node's WAL is not on the cluster's line, by the promotions that the lease record knows
 // (hazard B9: a dead branch can have the larger LSN); empty: it is, as far as is known.
 func offLine(v View) string {
 	return offLineOf(v.Lease.Note, v.Server.Branch.History, v.Server.Branch.End, v.Server.Branch.Promotions)
 }
 
 func offLineOf(note cluster.Note, h wal.History, end wal.Position, mine []cluster.Promotion) string {
-	last := note.Promotion
-	if last.ID == "" || last.Timeline == 0 {
-		return ""
-	}
-	switch {
-	case end.Timeline < last.Timeline:
-		if end.LSN > last.LSN {
-			return fmt.Sprintf("its WAL on timeline %d ends at %v, beyond %v, where timeline %d begins", end.Timeline, end.LSN, last.LSN, last.Timeline)
+	for _, p := range note.Line() {
+		if end.Timeline < p.Timeline {
+			if end.LSN > p.LSN {
+				return fmt.Sprintf("its WAL on timeline %d ends at %v, beyond %v, where timeline %d begins", end.Timeline, end.LSN, p.LSN, p.Timeline)
+			}
+			continue
 		}
-	default:
-		if begin, on := h.Begin(last.Timeline); h.Known() && (!on || begin != last.LSN) {
-			return fmt.Sprintf("its timeline %d did not come along the cluster's timeline %d", end.Timeline, last.Timeline)
+		if begin, on := h.Begin(p.Timeline); h.Known() && (!on || begin != p.LSN) {
+			return fmt.Sprintf("its timeline %d did not come along the cluster's timeline %d", end.Timeline, p.Timeline)
 		}
-		if id := promotionID(mine, last.Timeline); id != "" && id != last.ID {
-			return fmt.Sprintf("its timeline %d is another promotion than the cluster's", last.Timeline)
+		if id := promotionID(mine, p.Timeline); id != "" && id != p.ID {
+			return fmt.Sprintf("its timeline %d is another promotion than the cluster's", p.Timeline)
 		}
 	}
 	return ""

@@ -60,7 +60,9 @@ func situation(v View, c Config) Decision {
 		return leader(v, c)
 	case v.Cluster.Leader.Name != "" && v.Cluster.Leader.Name != v.Self.Name:
 		return follower(v, c)
-	case !v.Cluster.Initialize.Valid():
+	case !v.Cluster.Initialize.Valid() && !v.Lease.Present:
+		// A lease record is proof that the cluster exists: then a missing key `initialize` makes nobody create another
+		// one over it, and the next leader writes it again.
 		return bootstrap(v, c)
 	default:
 		return noLeader(v, c)
@@ -123,7 +125,7 @@ func renewing(v View, c Config, d Decision) Decision {
 		return d
 	}
 	every := v.Lease.RenewEvery
-	due := v.Lease.Renewed >= every*9/10
+	due := v.Lease.Renewed >= every*9/10 || untoldPromotion(v)
 	if due {
 		d.Actions = append([]Action{Renew{}}, d.Actions...)
 		d.Wake = shorter(d.Wake, every)
@@ -131,6 +133,16 @@ func renewing(v View, c Config, d Decision) Decision {
 		d.Wake = shorter(d.Wake, max(every-v.Lease.Renewed, 5*time.Millisecond))
 	}
 	return d
+}
+
+// untoldPromotion says that the record does not name this primary's own promotion yet: nobody can compare with its
+// timeline before it does (hazard B10), so that is not left to the next renewal.
+func untoldPromotion(v View) bool {
+	if v.Server.Role != RolePrimary {
+		return false
+	}
+	id := promotionID(v.Server.Branch.Promotions, v.Server.Branch.History.Tip)
+	return id != "" && id != v.Lease.Note.Promotion.ID
 }
 
 func shorter(a, b time.Duration) time.Duration {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pgregent/pgregent/ha/cluster"
+	"github.com/pgregent/pgregent/postgres/wal"
 )
 
 // follower decides while another member leads. It never starts, streams or rewinds against a leader whose WAL was not
@@ -61,7 +62,7 @@ func following(v View, c Config, name string) Decision {
 		d.Probe, d.Detail = name, d.Detail+": "+why
 		return d
 	}
-	switch rel, fork := cluster.Compare(v.Server.Branch, v.Line.Branch); rel {
+	switch rel, fork := compareLine(v); rel {
 	case cluster.RelationBehind:
 		if v.Server.Upstream == want {
 			d.Probe = name // it may have moved on
@@ -75,6 +76,16 @@ func following(v View, c Config, name string) Decision {
 		d.Wake = time.Second
 	}
 	return d
+}
+
+// compareLine compares the own WAL with the leader's. A leader that is not the holder of the lease record is a Patroni
+// member: it has no identities to tell, so that only switch points are left to compare, as it does itself.
+func compareLine(v View) (cluster.Relation, wal.Position) {
+	mine := v.Server.Branch
+	if v.Lease.Holder != v.Line.Member || !v.Lease.Held {
+		mine.Promotions = nil
+	}
+	return cluster.Compare(mine, v.Line.Branch)
 }
 
 func orNobody(name string) string {
@@ -133,7 +144,7 @@ func rejoining(v View, c Config, name string) Decision {
 		d.Probe, d.Detail = name, d.Detail+": "+why
 		return d
 	}
-	rel, fork := cluster.Compare(v.Server.Branch, v.Line.Branch)
+	rel, fork := compareLine(v)
 	switch rel {
 	case cluster.RelationBehind:
 		if v.Last.Kind == TaskStartReplica && v.Last.Failed != "" && v.Last.Times >= 5 {
