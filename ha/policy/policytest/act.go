@@ -38,6 +38,7 @@ func (a *agent) do(action policy.Action, done func(error)) {
 	case policy.RaceInitialize, policy.DropInitialize, policy.WriteInitialize, policy.ClearFailover:
 		a.change(action, done)
 	case policy.Follow:
+		a.n.disk.settleIntent(a.w.broken(MistakeForgetIntent))
 		a.n.follow(act.Member)
 		done(nil)
 	case policy.Cancel:
@@ -174,9 +175,7 @@ func (a *agent) note() []byte {
 			if p.Timeline != a.n.disk.tip.branch.tli || p.ID == note.Promotion.ID {
 				continue
 			}
-			if note.Promotion.ID != "" {
-				note.Promotions = append(note.Promotions, note.Promotion)
-			}
+			note.Promotions = earlier(note, a.n.disk.tip.branch.history, p)
 			if k := len(note.Promotions); k > cluster.MaxPromotions {
 				note.Promotions = note.Promotions[k-cluster.MaxPromotions:]
 			}
@@ -187,6 +186,18 @@ func (a *agent) note() []byte {
 		return nil
 	}
 	return mustJSON(note)
+}
+
+// earlier is what stays of the note's promotions before p: those that the own WAL came along. Another one under a lower
+// number is on a dead branch.
+func earlier(n cluster.Note, h wal.History, p cluster.Promotion) []cluster.Promotion {
+	var line []cluster.Promotion
+	for _, old := range n.Line() {
+		if at, on := h.Begin(old.Timeline); on && at == old.LSN && old.Timeline < p.Timeline {
+			line = append(line, old)
+		}
+	}
+	return line
 }
 
 // release is rule R8. The proof is what the guard and pg_control say.

@@ -1,7 +1,6 @@
 package policytest
 
 import (
-	"slices"
 	"strconv"
 	"time"
 
@@ -99,12 +98,12 @@ func (a *agent) setTimer(d time.Duration) {
 	})
 }
 
-// callLimit bounds one store call: what is left until the fence begins, and never more than retry_timeout
-// (lease rule R1).
+// callLimit bounds one store call: a third of what is left until the fence begins, so that three can be tried, and
+// never more than retry_timeout (lease rule R1).
 func (a *agent) callLimit() time.Duration {
 	limit := a.dynamic.RetryTimeout
 	if g := a.n.guard; g.open && !g.endless {
-		limit = min(limit, g.deadline-dcs.FenceHeadStart(g.ttl)-a.n.clock())
+		limit = min(limit, (g.deadline-dcs.FenceHeadStart(g.ttl)-a.n.clock())/3)
 	}
 	return limit
 }
@@ -153,8 +152,8 @@ func (a *agent) learn() {
 	}
 	tli := n.disk.tip.branch.tli
 	if n.pg.primary {
-		if in := n.disk.intent; in != nil && in.from.Timeline != tli {
-			n.disk.learn(cluster.Promotion{Timeline: tli, LSN: n.disk.tip.branch.start, ID: in.id})
+		if p, ok := n.disk.intended(); ok {
+			n.disk.learn(p)
 			n.disk.intent = nil
 		}
 		return
@@ -178,16 +177,6 @@ func (d *disk) learn(p cluster.Promotion) {
 		return
 	}
 	d.promotions = append(d.promotions[:i:i], p)
-}
-
-// noteAll is every promotion of a lease note.
-func noteAll(n cluster.Note) []cluster.Promotion {
-	all := slices.Clone(n.Promotions)
-	if n.Promotion.ID != "" {
-		all = append(all, n.Promotion)
-	}
-	slices.SortStableFunc(all, func(a, b cluster.Promotion) int { return int(a.Timeline) - int(b.Timeline) })
-	return all
 }
 
 // openSession opens a session that outlives the lease by nothing and never less than it.

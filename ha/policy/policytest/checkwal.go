@@ -11,7 +11,7 @@ import (
 func (w *World) openedPrimary(n *Node) {
 	t := &w.truth
 	t.line, t.opened, t.lineNode = n.disk.tip, n.disk.tip, n
-	if n.disk.mixed {
+	if n.disk.mixed && !n.isPatroni {
 		w.violate("I10", "%s is opened for clients with WAL of two promotions mixed", n.host)
 	}
 }
@@ -54,6 +54,9 @@ func (w *World) checkLineage(n *Node) {
 	if t.line == nil || n.disk.tip == nil || t.lineNode != nil && t.lineNode.isPatroni {
 		return
 	}
+	if n.disk.tainted || w.patroniForked(n.disk.tip, t.line) {
+		return
+	}
 	if !t.line.holds(n.disk.tip) && !n.disk.tip.holds(t.line) {
 		w.violate("I12", "%s promotes at %s, which is not on the line of the last primary, at %s",
 			n.host, position(n.disk.tip), position(t.line))
@@ -73,15 +76,20 @@ func (w *World) checkStartPrimary(n *Node, epoch uint64) {
 	w.checkLineage(n)
 }
 
-// checkStream is I10: what is about to be streamed continues what is there, by content.
+// checkStream is I10: what is about to be streamed continues what is there, by content. WAL that came to be mixed through
+// a promotion that a Patroni member made, which leaves no identity, taints a directory and is not held against anybody.
 func (w *World) checkStream(n, up *Node) {
-	if up.disk.tip.holds(n.disk.tip) && !up.disk.mixed {
+	if up.disk.tainted {
+		n.disk.tainted = true
+	}
+	if n.disk.tainted || up.disk.tip.holds(n.disk.tip) && !up.disk.mixed {
+		return
+	}
+	if n.isPatroni || w.patroniForked(n.disk.tip, up.disk.tip) {
+		n.disk.tainted = true
 		return
 	}
 	n.disk.mixed = true
-	if n.isPatroni || w.patroniForked(n.disk.tip, up.disk.tip) || up.disk.mixed && up.isPatroni {
-		return
-	}
 	w.violate("I10", "%s at %s streams from %s at %s, which has other WAL under the same numbers",
 		n.host, position(n.disk.tip), up.host, position(up.disk.tip))
 }
@@ -102,7 +110,7 @@ func (w *World) patroniForked(a, b *record) bool {
 
 // checkRewind is I11: pg_rewind believes numbers; when they lie, the result is a mixture.
 func (w *World) checkRewind(n, src *Node, safe bool) {
-	if safe || n.isPatroni || w.patroniForked(n.disk.tip, src.disk.tip) {
+	if safe || n.isPatroni || n.disk.tainted || src.disk.tainted || w.patroniForked(n.disk.tip, src.disk.tip) {
 		return
 	}
 	w.violate("I11", "%s at %s is rewound onto %s at %s, which shares its timeline number and not its WAL",

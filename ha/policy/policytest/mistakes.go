@@ -18,29 +18,30 @@ type Mistake string
 // Mistakes. The comment names the rule of the lease protocol or the hazard.
 const (
 	NoMistake                Mistake = ""
-	MistakeLateDeadline      Mistake = "deadline counted from the reply"                       // s, A6
-	MistakeLongDeadline      Mistake = "deadline longer than D"                                // D
-	MistakeReleaseFirst      Mistake = "release before the fence"                              // R8, A19
-	MistakeNoWait            Mistake = "take without waiting"                                  // R4b, A8
-	MistakeNoReset           Mistake = "wait without starting anew at a new version"           // R4b
-	MistakeKeepaliveOnly     Mistake = "renew by keepalive only"                               // R1, A7
-	MistakeUnknownDone       Mistake = "unknown taken for done"                                // R3
-	MistakeUnknownLost       Mistake = "unknown taken for lost"                                // R3, L4
-	MistakeRefusedLost       Mistake = "refused renewal taken for lost without a read"         // R2, L4
-	MistakeNoGuard           Mistake = "no guard: no deadline"                                 // R7, A1
-	MistakeNameOnly          Mistake = "identity is the name only"                             // A15
-	MistakeLowerTTL          Mistake = "ttl lowered in one phase"                              // R10, A16
-	MistakeLSNOnly           Mistake = "election by LSN only"                                  // B9
-	MistakeTrustTLI          Mistake = "timeline numbers are trusted"                          // B10
-	MistakeDeleteFirst       Mistake = "leader of the replaced holder deleted before the take" // R5 order
-	MistakeDeleteAny         Mistake = "leader deleted unconditionally on release"             // R8 version
-	MistakeDeleteByName      Mistake = "leader of a dead holder known by its name"             // R5 session
-	MistakeAdoptLeader       Mistake = "an own leader key found by reading is adopted"         // R6, R11
-	MistakeShortSession      Mistake = "session shorter than the record's ttl"                 // R1
-	MistakeSessionNotRenewed Mistake = "the lease is renewed but not the session"              // R1
-	MistakeOrphan            Mistake = "an orphaned leader key is never removed"               // R9, L1
-	MistakeAbsentAtOnce      Mistake = "an absent record is taken at once"                     // R4d
-	MistakeReleaseReopened   Mistake = "after a release was sent the old deadline is used"     // R8
+	MistakeLateDeadline      Mistake = "deadline counted from the reply"                          // s, A6
+	MistakeLongDeadline      Mistake = "deadline longer than D"                                   // D
+	MistakeReleaseFirst      Mistake = "release before the fence"                                 // R8, A19
+	MistakeNoWait            Mistake = "take without waiting"                                     // R4b, A8
+	MistakeNoReset           Mistake = "wait without starting anew at a new version"              // R4b
+	MistakeKeepaliveOnly     Mistake = "renew by keepalive only"                                  // R1, A7
+	MistakeUnknownDone       Mistake = "unknown taken for done"                                   // R3
+	MistakeUnknownLost       Mistake = "unknown taken for lost"                                   // R3, L4
+	MistakeRefusedLost       Mistake = "refused renewal taken for lost without a read"            // R2, L4
+	MistakeNoGuard           Mistake = "no guard: no deadline"                                    // R7, A1
+	MistakeNameOnly          Mistake = "identity is the name only"                                // A15
+	MistakeLowerTTL          Mistake = "ttl lowered in one phase"                                 // R10, A16
+	MistakeLSNOnly           Mistake = "election by LSN only"                                     // B9
+	MistakeTrustTLI          Mistake = "timeline numbers are trusted"                             // B10
+	MistakeDeleteFirst       Mistake = "leader of the replaced holder deleted before the take"    // R5 order
+	MistakeDeleteAny         Mistake = "leader deleted unconditionally on release"                // R8 version
+	MistakeDeleteByName      Mistake = "leader of a dead holder known by its name"                // R5 session
+	MistakeAdoptLeader       Mistake = "an own leader key found by reading is adopted"            // R6, R11
+	MistakeShortSession      Mistake = "session shorter than the record's ttl"                    // R1
+	MistakeSessionNotRenewed Mistake = "the lease is renewed but not the session"                 // R1
+	MistakeOrphan            Mistake = "an orphaned leader key is never removed"                  // R9, L1
+	MistakeAbsentAtOnce      Mistake = "an absent record is taken at once"                        // R4d
+	MistakeForgetIntent      Mistake = "the intent of a promotion is not looked at after a crash" // B10, D4
+	MistakeReleaseReopened   Mistake = "after a release was sent the old deadline is used"        // R8
 )
 
 func (w *World) broken(m Mistake) bool { return w.opt.Mistake == m }

@@ -272,7 +272,7 @@ func (p *patroni) replace(src *Node, leader string, done func()) {
 				}
 				n.disk = disk{
 					data: policy.DataReady, tip: src.disk.tip, newest: src.disk.newest, control: src.disk.control,
-					mixed: src.disk.mixed, measured: true,
+					mixed: src.disk.mixed, tainted: src.disk.tainted, measured: true,
 				}
 				p.w.copied(n, src)
 				n.pgStart(false, leader, 0, func(error) { done() })
@@ -364,6 +364,12 @@ func (p *patroni) publish(done func()) {
 			return
 		}
 		txn := dcs.Txn{Then: []dcs.Op{dcs.PutSession(cluster.MembersPrefix+p.n.name, []byte(value), id)}}
+		if n := p.n; n.pg.state == pgRunning && n.pg.primary && string(p.cl.Leader.Name) == n.name {
+			txn.Then = append(txn.Then, dcs.Put(cluster.KeyStatus, cluster.EncodeStatus(cluster.LeaderStatus{Optime: n.disk.tip.lsn})))
+			if h := n.disk.tip.branch.history; len(h.Switches) > 0 && !sameHistory(p.cl.History.Lines, h) {
+				txn.Then = append(txn.Then, dcs.Put(cluster.KeyHistory, n.historyValue(p.cl.History.Lines)))
+			}
+		}
 		p.n.request(&p.process, p.retryTimeout(), func() reply {
 			r, err := p.w.store.commit(p.n, txn)
 			return reply{result: r, err: err}

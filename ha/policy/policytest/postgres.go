@@ -46,6 +46,7 @@ type disk struct {
 	control    wal.Timeline        // timeline of the latest checkpoint in pg_control
 	promotions []cluster.Promotion // what the node knows of the promotions its WAL came through; ascending
 	intent     *intent             // a promotion that was ordered and whose timeline is not known yet
+	tainted    bool                // mixed through a promotion by a Patroni member, which leaves no identity
 	mixed      bool                // it holds WAL or blocks of two branches: what must never happen
 }
 
@@ -98,6 +99,7 @@ func (n *Node) pgStart(asPrimary bool, upstream string, epoch uint64, done func(
 		}
 		n.pg.state = pgRunning
 		if asPrimary {
+			n.disk.control = n.disk.tip.branch.tli // recovery ends with a checkpoint
 			n.opened()
 			w.logf(n, "postgres: primary %s", position(n.disk.tip))
 		} else {

@@ -103,11 +103,8 @@ func (s *Story) set(args []string) error { return s.w.Set(args...) }
 func (w *World) Set(settings ...string) error {
 	conf := map[string]any{}
 	if it := w.store.item(cluster.KeyConfig); it.Version != dcs.Absent {
-		if err := json.Unmarshal(it.Value, &conf); err != nil {
-			return fmt.Errorf("the key config: %w", err)
-		}
-		if conf == nil {
-			conf = map[string]any{}
+		if json.Unmarshal(it.Value, &conf) != nil || conf == nil { // garbage: as if there were none
+			conf = w.rawConfig()
 		}
 	}
 	if err := merge(conf, settings); err != nil {

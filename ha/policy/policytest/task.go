@@ -38,6 +38,7 @@ func (a *agent) begin(action policy.Action, done func(error)) {
 			n.pgStart(true, "", n.guard.epoch, func(err error) { end(err, false) })
 		})
 	case policy.StartReplica:
+		n.disk.settleIntent(a.w.broken(MistakeForgetIntent))
 		a.run(policy.TaskStartReplica, act.Member, func(end func(error, bool)) {
 			n.pgStart(false, act.Member, 0, func(err error) { end(err, false) })
 		})
@@ -204,7 +205,7 @@ func (a *agent) clone(member string, end func(error, bool)) {
 	a.copy(src, w.span(500*time.Millisecond, time.Second, 4*time.Second), end, func() {
 		n.disk = disk{
 			data: policy.DataReady, tip: src.disk.tip, newest: src.disk.newest, control: src.disk.control,
-			promotions: known, mixed: src.disk.mixed, measured: true,
+			promotions: known, mixed: src.disk.mixed, tainted: src.disk.tainted, measured: true,
 		}
 	})
 }
@@ -212,7 +213,7 @@ func (a *agent) clone(member string, end func(error, bool)) {
 // knownPromotions is what the record's note says of the line that is copied from, when the copy begins.
 func (a *agent) knownPromotions() []cluster.Promotion {
 	r, _, _, _ := a.lease.Record()
-	return noteAll(a.w.decodeNote(r.Note))
+	return a.w.decodeNote(r.Note).Line()
 }
 
 // copy reads from src for d; when src goes away meanwhile it fails and leaves the directory as it is.
@@ -262,7 +263,8 @@ func (a *agent) rewind(member string, end func(error, bool)) {
 	a.copy(src, w.span(200*time.Millisecond, 500*time.Millisecond, 3*time.Second), end, func() {
 		n.disk = disk{
 			data: policy.DataReady, tip: src.disk.tip, newest: src.disk.newest, control: src.disk.control,
-			promotions: known, mixed: src.disk.mixed || old.mixed || !safe, measured: true,
+			promotions: known, measured: true, mixed: src.disk.mixed || old.mixed,
+			tainted: src.disk.tainted || old.tainted || !safe,
 		}
 	})
 }

@@ -51,7 +51,7 @@ func (a *agent) lineView(now time.Duration) policy.Line {
 	}
 	v.Age = now - a.lineAt
 	if r, _, ok, _ := a.lease.Record(); ok && r.Holder == v.Member {
-		v.Branch.Promotions = noteAll(a.w.decodeNote(r.Note))
+		v.Branch.Promotions = a.w.decodeNote(r.Note).Line()
 	}
 	return v
 }
@@ -164,7 +164,28 @@ func (n *Node) branch() cluster.Branch {
 		b.End.LSN = 0 // not read yet
 	}
 	b.Promotions = n.disk.promotions
+	if p, ok := n.disk.intended(); ok && !n.w.broken(MistakeForgetIntent) {
+		b.Promotions = append(b.Promotions[:len(b.Promotions):len(b.Promotions)], p)
+	}
 	return b
+}
+
+// intended is the promotion that was ordered, when the WAL shows that it came about before anybody recorded it: a crash
+// right after a promotion must not leave a timeline without an identity (hazards B10, D4).
+func (d *disk) intended() (cluster.Promotion, bool) {
+	in := d.intent
+	if in == nil || d.tip.branch.tli == in.from.Timeline {
+		return cluster.Promotion{}, false
+	}
+	return cluster.Promotion{Timeline: d.tip.branch.tli, LSN: d.tip.branch.start, ID: in.id}, true
+}
+
+// settleIntent resolves an intent before the server streams from another: whatever comes then is not its doing.
+func (d *disk) settleIntent(forget bool) {
+	if p, ok := d.intended(); ok && !forget {
+		d.learn(p)
+	}
+	d.intent = nil
 }
 
 // peerView is one Peer for every other member, with the last answer, if any.
