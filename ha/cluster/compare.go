@@ -110,7 +110,7 @@ func samePromotion(mine, theirs Branch, tl wal.Timeline) sameness {
 	switch {
 	case beginMine == beginTheirs && known == told && x == y:
 		return same
-	case beginMine == beginTheirs && known && tl == theirs.History.Tip:
+	case beginMine == beginTheirs && known && !told && tl == theirs.History.Tip:
 		return untold
 	}
 	return different

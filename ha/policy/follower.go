@@ -72,8 +72,17 @@ func following(v View, c Config, name string) Decision {
 		d.Reason, d.Detail = ReasonDiverged, divergence(v, name, rel, fork)+": PostgreSQL is stopped first"
 		d.Actions = []Action{Stop{}}
 	default:
-		d.Probe, d.Detail = name, d.Detail+": the two histories cannot be compared yet"
-		d.Wake = time.Second
+		return uncompared(v, d, name)
+	}
+	return d
+}
+
+// uncompared waits until the leader has said more; its answer wakes the loop, so it is not asked again at once.
+func uncompared(v View, d Decision, name string) Decision {
+	d.Detail += ": the two histories cannot be compared yet"
+	d.Wake = time.Second
+	if v.Line.Age > d.Wake/2 {
+		d.Probe = name
 	}
 	return d
 }
@@ -158,8 +167,7 @@ func rejoining(v View, c Config, name string) Decision {
 	case cluster.RelationOtherPromotion:
 		return cloning(v, c, name, divergence(v, name, rel, fork)+", which pg_rewind cannot tell apart")
 	}
-	d.Probe, d.Detail, d.Wake = name, d.Detail+": the two histories cannot be compared yet", time.Second
-	return d
+	return uncompared(v, d, name)
 }
 
 func divergence(v View, name string, rel cluster.Relation, fork any) string {
