@@ -76,7 +76,11 @@ func (n *Node) decode(snap dcs.Snapshot) {
 	for i, it := range snap.Items {
 		items[i] = cluster.Item{Key: it.Key, Value: it.Value, Version: uint64(it.Version), Session: it.Session}
 	}
+	before := n.cluster
 	n.cluster = cluster.Decode(items)
+	if before.Leader.Version != n.cluster.Leader.Version || before.Failover.Version != n.cluster.Failover.Version {
+		clear(n.answers) // what the members said before the leader went, or before the request, decides nothing
+	}
 	c := n.cluster.Config
 	if !c.Present || c.Err != nil {
 		return // the configuration in force stays (reference section 1.3)
@@ -383,6 +387,11 @@ func (n *Node) branch() cluster.Branch {
 		return b
 	}
 	b.History = s.Control.TimelineHistory
+	if in := n.state.Intent; in != nil && b.History.Tip > in.From.Timeline {
+		// It was promoted and ended before this program saw it: the promotion is known all the same (hazard D4).
+		begin, _ := b.History.Begin(b.History.Tip)
+		b.Promotions = append(slices.Clone(b.Promotions), cluster.Promotion{Timeline: b.History.Tip, LSN: begin, ID: in.ID})
+	}
 	if n.guardState.Postmaster.Running {
 		return b
 	}

@@ -143,6 +143,9 @@ func (n *Node) Run(ctx context.Context) error {
 			n.cfg.Ready()
 		}
 		if n.stopping && d.Reason == policy.ReasonStopped {
+			if !n.dynamic.Pause {
+				n.endGuard(life)
+			}
 			return nil
 		}
 		if n.stopping && deadline == nil {
@@ -151,6 +154,17 @@ func (n *Node) Run(ctx context.Context) error {
 		if !n.wait(life, d.Wake, again, deadline) {
 			return fmt.Errorf("ha: %s did not stop in order within %v (%s: %s); the guard fences what is left at its deadline",
 				n.cfg.Name, n.cfg.StopTimeout, d.Reason, d.Detail)
+		}
+	}
+}
+
+// endGuard ends the guard, which has nothing to guard any more. One that stays ends by itself after a while.
+func (n *Node) endGuard(ctx context.Context) {
+	if g, ok := n.guard.(interface{ Shutdown(context.Context) error }); ok {
+		call, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if err := g.Shutdown(call); err != nil {
+			n.log.Warn("the guard stays for a while", "error", err)
 		}
 	}
 }

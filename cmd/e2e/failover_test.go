@@ -57,6 +57,7 @@ func testDaemons(t *testing.T, pg string) {
 		l := c.leader()
 		began := time.Now()
 		require.NoError(t, syscall.Kill(l.postmaster(), syscall.SIGKILL))
+		eventually(t, 5*time.Second, "the crash is seen", func() bool { return !l.primary() })
 		outage := w.outage(began, 30*time.Second)
 		t.Logf("postmaster killed: outage %v", outage)
 		require.LessOrEqual(t, outage, time.Second)

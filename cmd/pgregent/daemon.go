@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,7 +19,6 @@ import (
 	"github.com/pgregent/pgregent/cmd/pgregent/config"
 	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/ha"
-	"github.com/pgregent/pgregent/ha/rest"
 	"github.com/pgregent/pgregent/postgres/local"
 )
 

@@ -347,13 +347,12 @@ func (g *guard) reap() {
 			g.push(Event{Kind: EventExit, PID: pid, Code: g.state.LastExit.Code, Signal: g.state.LastExit.Signal})
 		}
 	}
-	switch {
-	case g.state.Postmaster.Running:
+	if g.state.Postmaster.Running || none {
 		g.state.Orphans = 0
-	case none:
-		g.state.Orphans = 0
-	default:
+	} else {
+		// What outlives its postmaster serves nobody any more and can still acknowledge a write (hazard A4).
 		g.state.Orphans = max(len(descendants(os.Getpid())), 1)
+		g.kill()
 	}
 	if was && !g.busy() {
 		g.emptied()

@@ -93,7 +93,7 @@ func fenceFirst(v View, c Config) (Decision, bool) {
 		return fence(ReasonDeadline, "the lease was not renewed for %v and %v are left, which the fence needs", round(v.Lease.Renewed), round(v.Lease.Left))
 	case primary && !v.Lease.Open && v.Task.Kind != TaskDemote && (!pause || (v.Lease.Held && v.Lease.Holder != v.Self.Name)):
 		return fence(ReasonNoLease, "PostgreSQL runs as primary and this node holds no lease")
-	case v.Server.Process == ProcessOrphans && v.Task.Kind != TaskDemote && v.Task.Kind != TaskStop && !pause:
+	case v.Server.Process == ProcessOrphans && !v.Lease.Open && v.Task.Kind != TaskDemote && v.Task.Kind != TaskStop && !pause:
 		return fence(ReasonOrphans, "processes of a postmaster that is gone are left, and could still acknowledge a write")
 	}
 	return Decision{}, false

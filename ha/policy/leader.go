@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/pgregent/pgregent/ha/cluster"
 	"github.com/pgregent/pgregent/postgres/wal"
 )
 
@@ -19,6 +20,8 @@ func leader(v View, c Config) Decision {
 	switch s.Process {
 	case ProcessNone:
 		return leaderDown(v, c)
+	case ProcessOrphans:
+		return renewing(v, c, Decision{Reason: ReasonOrphans, Detail: "the postmaster is gone, and the guard ends what is left of it", Wake: 20 * time.Millisecond})
 	case ProcessForeign:
 		return renewing(v, c, Decision{Reason: ReasonForeignServer, Wake: time.Second, Actions: []Action{Fence{Why: "the postmaster is not this node's guard's child"}},
 			Detail: "a postmaster that this node did not start runs in the data directory: it is stopped, and started again under the guard"})
@@ -89,7 +92,10 @@ func promoting(v View, c Config) Decision {
 		d.Wake = contestPause
 		return renewing(v, c, d)
 	}
-	d = attempt(v, TaskPromote, d, Promote{})
+	// The identity is what tells this promotion from another one to the same timeline number (hazard B10): an epoch is
+	// used once, by one member.
+	p := cluster.Promotion{LSN: v.Server.Branch.End.LSN, ID: fmt.Sprintf("%d-%s", v.Lease.Epoch, v.Self.Name)}
+	d = attempt(v, TaskPromote, d, Promote{Promotion: p})
 	if v.Last.Kind == TaskPromote && v.Last.Failed != "" && v.Last.Times >= 3 {
 		d.Detail = fmt.Sprintf("promotion failed %d times (%s): another member shall try", v.Last.Times, v.Last.Failed)
 		d.Actions = []Action{Fence{Why: d.Detail}}

@@ -80,7 +80,7 @@ func Explain() []Explanation {
 		{ReasonLeaseUnclear, "An epoch is open, but the store was not read since. Nothing is done before it is."},
 		{ReasonDeadline, "The lease could not be renewed, and what is left of it is what the fence needs. PostgreSQL is fenced before a taker may act."},
 		{ReasonNoLease, "PostgreSQL runs as primary and this node has no open epoch. It is fenced."},
-		{ReasonOrphans, "The postmaster is gone and some of its processes are not. They can still acknowledge a write, so they are killed before anything else happens."},
+		{ReasonOrphans, "The postmaster is gone and some of its processes are not. They can still acknowledge a write, so they are killed before anything else happens; a leader then starts PostgreSQL again in place."},
 		{ReasonFencing, "The fence is under way: fast shutdown, then immediate, then SIGKILL, until nothing is left."},
 		{ReasonDataLost, "The leader's data directory is empty or unusable. The lease goes back; nothing is created in its place."},
 		{ReasonDataProblem, "The data directory, or the key initialize, cannot be used as it is. Nothing is changed; the detail says what to do."},
