@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -74,6 +75,10 @@ func adopting(v View, c Config) Decision {
 	if !v.Lease.Takeable {
 		return waitForLease(v)
 	}
+	// A replica that is as far cannot adopt its data, so it is no rival here; one that is further is.
+	v.Peers = slices.DeleteFunc(slices.Clone(v.Peers), func(p Peer) bool {
+		return p.Answered && p.Running && p.InRecovery && p.End == v.Server.Branch.End
+	})
 	d := contest(v, c, false)
 	if d.Reason == ReasonTaking {
 		d.Detail = "the store is empty and this directory was a primary's: adopting it"

@@ -87,14 +87,14 @@ func uncompared(v View, d Decision, name string) Decision {
 	return d
 }
 
-// compareLine compares the own WAL with the leader's. A leader that is not the holder of the lease record is a Patroni
-// member: it has no identities to tell, so that only switch points are left to compare, as it does itself.
+// compareLine compares the own WAL with the leader's. A leader that does not hold the lease record is a Patroni member:
+// it has no identities to tell, so that only switch points are left to compare, as it does itself.
 func compareLine(v View) (cluster.Relation, wal.Position) {
-	mine := v.Server.Branch
+	mine, theirs := v.Server.Branch, v.Line.Branch
 	if v.Lease.Holder != v.Line.Member || !v.Lease.Held {
-		mine.Promotions = nil
+		mine.Promotions, theirs.Promotions = nil, nil
 	}
-	return cluster.Compare(mine, v.Line.Branch)
+	return cluster.Compare(mine, theirs)
 }
 
 func orNobody(name string) string {

@@ -293,8 +293,9 @@ func (s *Story) calm([]string) error {
 	}
 	w.operator(dcs.Put(cluster.KeyConfig, []byte(w.config())))
 	w.operator(dcs.Put(cluster.KeyFailover, []byte("{}")))
-	if it := w.store.item(cluster.KeyInitialize); it.Session == "" && !(cluster.Initialize{SystemID: string(it.Value)}).Valid() {
-		w.Delete(cluster.KeyInitialize) // garbage
+	it := w.store.item(cluster.KeyInitialize)
+	if w.truth.line != nil && it.Session == "" && !(cluster.Initialize{SystemID: string(it.Value)}).Valid() {
+		w.operator(dcs.Put(cluster.KeyInitialize, []byte(w.truth.line.branch.sysid)))
 	}
 	return nil
 }
