@@ -37,7 +37,7 @@ const (
 type call[R any] struct {
 	store  *Store
 	manner manner
-	do     func(context.Context, *clientv3.Client) (R, error)
+	do     func(context.Context, *endpoint, *clientv3.Client) (R, error)
 
 	ctx     context.Context
 	replies chan reply[R]
@@ -68,7 +68,7 @@ type reply[R any] struct {
 }
 
 // run makes a call. It returns by the end of ctx.
-func run[R any](ctx context.Context, s *Store, m manner, do func(context.Context, *clientv3.Client) (R, error)) (R, error) {
+func run[R any](ctx context.Context, s *Store, m manner, do func(context.Context, *endpoint, *clientv3.Client) (R, error)) (R, error) {
 	var none R
 	if err := ctx.Err(); err != nil {
 		return none, err
@@ -180,17 +180,18 @@ func (c *call[R]) attempt(e *endpoint) {
 
 // at makes one attempt, with a token when one is needed. A token that is refused is replaced once: the server has done
 // nothing then.
-func at[R any](ctx context.Context, a *attempt, do func(context.Context, *clientv3.Client) (R, error)) (result R, err error) {
-	cl, err := a.endpoint.connect()
+func at[R any](ctx context.Context, a *attempt, do func(context.Context, *endpoint, *clientv3.Client) (R, error)) (result R, err error) {
+	e := a.endpoint
+	cl, err := e.connect()
 	if err != nil {
 		return result, err
 	}
 	defer func() {
 		if err != nil && !a.sent.flag.Load() && ctx.Err() == nil {
-			a.endpoint.drop(cl)
+			e.drop(cl)
 		}
 	}()
-	t := a.endpoint.pool.tokens
+	t := e.pool.tokens
 	known := t.generation()
 	if known == 0 {
 		if err := t.renew(ctx, cl, known); err != nil {
@@ -198,15 +199,19 @@ func at[R any](ctx context.Context, a *attempt, do func(context.Context, *client
 		}
 		known = t.generation()
 	}
-	result, err = do(a.sent.watch(ctx), cl)
-	if err == nil || !tokenRefused(err) || t.user == "" {
-		return result, err
+	for again := false; ; again = true {
+		a.sent.flag.Store(false)
+		err = e.verify(ctx, cl)
+		if err == nil {
+			result, err = do(a.sent.watch(ctx), e, cl)
+		}
+		if again || t.user == "" || !tokenRefused(err) {
+			return result, err
+		}
+		if err := t.renew(ctx, cl, known); err != nil {
+			return result, err
+		}
 	}
-	a.sent.flag.Store(false)
-	if err := t.renew(ctx, cl, known); err != nil {
-		return result, err
-	}
-	return do(a.sent.watch(ctx), cl)
 }
 
 // settle takes a reply in, and says whether it ends the call.

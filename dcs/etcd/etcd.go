@@ -74,7 +74,7 @@ func newStore(config Config) *Store {
 
 // greet is the first conversation with the cluster.
 func (s *Store) greet(ctx context.Context) error {
-	_, err := run(ctx, s, reading, func(ctx context.Context, cl *clientv3.Client) (struct{}, error) {
+	_, err := run(ctx, s, reading, func(ctx context.Context, _ *endpoint, cl *clientv3.Client) (struct{}, error) {
 		_, err := cl.Get(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
 		return struct{}{}, err
 	})
@@ -102,7 +102,7 @@ func (s *Store) Limits() dcs.Limits {
 
 // Read implements dcs.Store, by one linearizable range.
 func (s *Store) Read(ctx context.Context) (dcs.Snapshot, error) {
-	resp, err := run(ctx, s, reading, func(ctx context.Context, cl *clientv3.Client) (*clientv3.GetResponse, error) {
+	resp, err := run(ctx, s, reading, func(ctx context.Context, _ *endpoint, cl *clientv3.Client) (*clientv3.GetResponse, error) {
 		return cl.Get(ctx, s.prefix, clientv3.WithPrefix())
 	})
 	if err != nil {
@@ -133,7 +133,7 @@ func (s *Store) Commit(ctx context.Context, txn dcs.Txn) (dcs.Result, error) {
 	if err != nil {
 		return dcs.Result{}, err
 	}
-	resp, err := run(ctx, s, mannerOf(txn), func(ctx context.Context, cl *clientv3.Client) (*clientv3.TxnResponse, error) {
+	resp, err := run(ctx, s, mannerOf(txn), func(ctx context.Context, _ *endpoint, cl *clientv3.Client) (*clientv3.TxnResponse, error) {
 		resp, err := cl.Txn(ctx).If(conds...).Then(ops...).Else(look...).Commit()
 		if err == nil && !resp.Succeeded {
 			err = conflict(txn.If, resp)

@@ -3,6 +3,7 @@ package etcd
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -36,6 +37,10 @@ func judge(err error, sent bool) (verdict, error) {
 		return refused, err
 	case errors.Is(err, dcs.ErrClosed):
 		return failed, err
+	}
+	var foreign *foreignError
+	if errors.As(err, &foreign) && !sent {
+		return barred, err
 	}
 	var said rpctypes.EtcdError
 	if errors.As(rpctypes.Error(err), &said) {
@@ -90,31 +95,52 @@ func judgeEtcd(said rpctypes.EtcdError, sent bool) (verdict, error) {
 // explain turns an error of making a connection into a sentence that says what to do, and whether it takes a change of
 // certificates or settings. gRPC hands on the words only.
 func explain(err error) (why error, setting bool) {
-	text := status.Convert(err).Message()
+	text := plain(err)
 	for _, c := range [...]struct{ word, means string }{
 		{"x509: certificate signed by unknown authority", "the server's certificate is of an authority that is not trusted here; check cacert"},
 		{"x509: certificate has expired or is not yet valid", "the server's certificate has expired or is not valid yet; renew it, or set the clock"},
 		{"x509: certificate is valid for", "the server's certificate is for another name; use a host that it names"},
 		{"x509: cannot validate certificate for", "the server's certificate does not name this address; use a host that it names"},
 		{"x509: certificate is not valid for any names", "the server's certificate names no host; renew it with one"},
-		{"x509: certificate relies on legacy Common Name", "the server's certificate names no host but in its common name; renew it with a subject alternative name"},
+		{"x509: certificate relies on legacy Common Name", "the server's certificate names a host only in its common name; renew it with a subject alternative name"},
 		{"x509:", "the server's certificate is not accepted"},
 		{"tls: certificate required", "the server asks for a client certificate; set cert and key"},
 		{"tls: bad certificate", "the server does not accept the client certificate; check cert and key"},
 		{"tls: unknown certificate authority", "the server does not trust the authority of the client certificate; check cert"},
 		{"tls: expired certificate", "the client certificate has expired; renew cert"},
-		{"tls: first record does not look like a TLS handshake", "the server does not use TLS; set protocol to http, or the URL"},
-		{"looked like an HTTP/1.1 header", "the server, or a proxy, speaks HTTP/1 only and cannot pass gRPC on; use etcd itself, or a proxy for TCP or gRPC"},
-		{"the client's certificate in", ""},
-		{"cacert:", ""},
-		{"key is ", ""},
+		{"tls: first record does not look like a TLS handshake", "the server does not use TLS; set protocol to http"},
+		{"looked like an HTTP/1.1 header", "the server, or a proxy before it, speaks HTTP/1 only and passes no gRPC on; use etcd itself, or a proxy for TCP or gRPC"},
 	} {
 		if strings.Contains(text, c.word) {
-			if c.means == "" { // says it by itself
-				return err, true
-			}
-			return fmt.Errorf("%s: %w", c.means, err), true
+			return &connectError{c.means + " (" + text + ")", err}, true
 		}
 	}
-	return err, false
+	return &connectError{text, err}, errors.Is(err, errFiles)
+}
+
+// connectError is an error with better words.
+type connectError struct {
+	words string
+	err   error
+}
+
+// Error implements error.
+func (e *connectError) Error() string { return e.words }
+
+// Unwrap is for errors.Is and errors.As.
+func (e *connectError) Unwrap() error { return e.err }
+
+// plain is what went wrong, without the layers of gRPC around it.
+func plain(err error) string {
+	text := status.Convert(err).Message()
+	if rest, ok := strings.CutPrefix(text, "connection error: desc = "); ok {
+		text = rest
+		if inner, err := strconv.Unquote(rest); err == nil {
+			text = inner
+		}
+	}
+	for _, layer := range [...]string{"transport: Error while dialing: ", "transport: authentication handshake failed: "} {
+		text = strings.TrimPrefix(text, layer)
+	}
+	return text
 }

@@ -39,7 +39,7 @@ func (s *Store) discoverSometimes() {
 // discover adds the client URLs of the members to the endpoints. Those that nobody else can reach do no harm, because the
 // given ones stay before them.
 func (s *Store) discover(ctx context.Context) error {
-	urls, err := run(ctx, s, reading, func(ctx context.Context, cl *clientv3.Client) ([]string, error) {
+	urls, err := run(ctx, s, reading, func(ctx context.Context, _ *endpoint, cl *clientv3.Client) ([]string, error) {
 		resp, err := cl.MemberList(ctx)
 		if err != nil {
 			return nil, err

@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -23,6 +22,9 @@ type pool struct {
 	mu     sync.Mutex
 	order  []*endpoint
 	closed bool
+
+	cluster uint64               // the ID of the etcd cluster; 0 before the first answer
+	foreign map[*endpoint]uint64 // of those that last answered for another cluster
 }
 
 // endpoint is one URL and the connection to it.
@@ -33,11 +35,13 @@ type endpoint struct {
 
 	// Guarded by pool.mu.
 	client *clientv3.Client // nil when there is no connection
+	known  *grpc.ClientConn // that over which the endpoint has answered for the right cluster
+	works  bool             // it has answered since it was left
 	left   chan struct{}    // closed when another endpoint became preferred to this one; then a new one
 }
 
 func newPool(c Config) *pool {
-	p := &pool{config: c, tokens: newTokens(c.Username, c.Password)}
+	p := &pool{config: c, tokens: newTokens(c.Username, c.Password), foreign: make(map[*endpoint]uint64)}
 	for _, url := range c.Endpoints {
 		p.order = append(p.order, &endpoint{pool: p, url: url, given: true, left: make(chan struct{})})
 	}
@@ -69,9 +73,10 @@ func (p *pool) leave(e *endpoint, why error) {
 	p.order = append(slices.Delete(p.order, i, i+1), e)
 	close(e.left)
 	e.left = make(chan struct{})
-	if i == 0 {
+	if i == 0 && e.works {
 		p.config.Logger.Warn("etcd: leaving an endpoint", slog.String("endpoint", e.url), slog.String("next", p.order[0].url), slog.Any("error", why))
 	}
+	e.works = false
 }
 
 // members replaces the endpoints that members named by others. Those of the configuration stay: what members advertise
@@ -90,6 +95,9 @@ func (p *pool) members(urls []string) {
 	}
 	p.order = slices.DeleteFunc(p.order, func(e *endpoint) bool {
 		drop := !e.given && !slices.Contains(urls, e.url)
+		if drop {
+			delete(p.foreign, e)
+		}
 		if drop && e.client != nil {
 			gone = append(gone, e.client)
 			e.client = nil
@@ -130,7 +138,7 @@ func (e *endpoint) connect() (*clientv3.Client, error) {
 	case e.client != nil:
 		return e.client, nil
 	}
-	cl, err := e.pool.config.dial(e.url, e.pool.tokens)
+	cl, err := e.dial()
 	if err != nil {
 		return nil, err
 	}
@@ -156,9 +164,14 @@ func (e *endpoint) drop(cl *clientv3.Client) {
 //
 // PermitWithoutStream stays off: etcd takes pings on a connection without a request or watch for an attack, and closes it
 // after the third. With requests to send, a dead connection is noticed by their own deadlines.
-func (c Config) dial(url string, t *tokens) (*clientv3.Client, error) {
+func (e *endpoint) dial() (*clientv3.Client, error) {
+	tlsConf, err := e.pool.config.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
 	conf := clientv3.Config{
-		Endpoints:            []string{url},
+		Endpoints:            []string{e.url},
+		TLS:                  tlsConf,          // not used when the URL is http
 		DialKeepAliveTime:    10 * time.Second, // gRPC's least
 		DialKeepAliveTimeout: 3 * time.Second,  // and, as TCP_USER_TIMEOUT, for what the peer's kernel does not take
 		MaxUnaryRetries:      1,                // one attempt: trying again is decided in call.go
@@ -169,18 +182,13 @@ func (c Config) dial(url string, t *tokens) (*clientv3.Client, error) {
 				Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 				MinConnectTimeout: 5 * time.Second,
 			}),
-			grpc.WithChainUnaryInterceptor(failFastUnary),
-			grpc.WithChainStreamInterceptor(failFastStream),
+			grpc.WithChainUnaryInterceptor(e.unary),
+			grpc.WithChainStreamInterceptor(stream),
 			grpc.WithStatsHandler(sentHandler{}),
 		},
 	}
-	if t.user != "" {
-		conf.DialOptions = append(conf.DialOptions, grpc.WithPerRPCCredentials(t))
+	if e.pool.tokens.user != "" {
+		conf.DialOptions = append(conf.DialOptions, grpc.WithPerRPCCredentials(e.pool.tokens))
 	}
-	tlsConf, err := c.tlsConfig()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", url, err)
-	}
-	conf.TLS = tlsConf // not used when url is http
 	return clientv3.New(conf)
 }

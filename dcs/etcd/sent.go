@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync/atomic"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/stats"
 )
 
@@ -42,14 +41,3 @@ func (sentHandler) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Co
 
 // HandleConn implements stats.Handler.
 func (sentHandler) HandleConn(context.Context, stats.ConnStats) {}
-
-// failFastUnary makes a request fail when there is no connection; the etcd client would have it wait for one, also when
-// there are other endpoints.
-func failFastUnary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	return invoke(ctx, method, req, reply, cc, append(opts, grpc.WaitForReady(false))...)
-}
-
-// failFastStream is failFastUnary for streams.
-func failFastStream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	return streamer(ctx, desc, cc, method, append(opts, grpc.WaitForReady(false))...)
-}

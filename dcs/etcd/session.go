@@ -30,7 +30,7 @@ var _ dcs.Session = (*session)(nil)
 // one and a half of its election time-outs. An unknown outcome leaves at most a lease without keys, which ends by itself.
 func (s *Store) OpenSession(ctx context.Context, ttl time.Duration) (dcs.Session, error) {
 	seconds := max(int64(math.Ceil(ttl.Seconds())), s.minTTL.Load())
-	resp, err := run(ctx, s, again, func(ctx context.Context, cl *clientv3.Client) (*clientv3.LeaseGrantResponse, error) {
+	resp, err := run(ctx, s, again, func(ctx context.Context, _ *endpoint, cl *clientv3.Client) (*clientv3.LeaseGrantResponse, error) {
 		return cl.Grant(ctx, seconds)
 	})
 	if err != nil {
@@ -54,8 +54,8 @@ func (n *session) Renew(ctx context.Context) error {
 	if n.ended.Load() {
 		return dcs.ErrSessionLost
 	}
-	_, err := run(ctx, n.store, again, func(ctx context.Context, cl *clientv3.Client) (struct{}, error) {
-		return struct{}{}, keepAlive(ctx, cl, n.lease)
+	_, err := run(ctx, n.store, again, func(ctx context.Context, e *endpoint, cl *clientv3.Client) (struct{}, error) {
+		return struct{}{}, keepAlive(ctx, e, cl, n.lease)
 	})
 	if errors.Is(err, dcs.ErrSessionLost) {
 		n.ended.Store(true)
@@ -65,7 +65,7 @@ func (n *session) Renew(ctx context.Context) error {
 
 // keepAlive renews a lease once. Client.KeepAliveOnce does the same, but tries again for ever, without a pause, when the
 // server is unavailable.
-func keepAlive(ctx context.Context, cl *clientv3.Client, lease clientv3.LeaseID) error {
+func keepAlive(ctx context.Context, e *endpoint, cl *clientv3.Client, lease clientv3.LeaseID) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := pb.NewLeaseClient(cl.ActiveConnection()).LeaseKeepAlive(ctx)
@@ -82,7 +82,11 @@ func keepAlive(ctx context.Context, cl *clientv3.Client, lease clientv3.LeaseID)
 		return fmt.Errorf("the renewal was not answered: %w", io.ErrUnexpectedEOF)
 	case err != nil:
 		return err
-	case resp.TTL <= 0:
+	}
+	if err := e.identify(cl.ActiveConnection(), resp.Header); err != nil {
+		return err // another cluster does not know the lease, which says nothing
+	}
+	if resp.TTL <= 0 {
 		return dcs.ErrSessionLost
 	}
 	return nil
@@ -93,7 +97,7 @@ func (n *session) Close(ctx context.Context) error {
 	if n.ended.Load() {
 		return nil
 	}
-	_, err := run(ctx, n.store, again, func(ctx context.Context, cl *clientv3.Client) (struct{}, error) {
+	_, err := run(ctx, n.store, again, func(ctx context.Context, _ *endpoint, cl *clientv3.Client) (struct{}, error) {
 		_, err := cl.Revoke(ctx, n.lease)
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			err = nil // it has ended already

@@ -3,9 +3,13 @@ package etcd
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 )
+
+// errFiles is the kind of all errors about files of certificates.
+var errFiles = errors.New("certificates")
 
 // tlsConfig is what connections with TLS are made with. The files are read now: CACert for the connections to come,
 // Cert and Key again for each of them.
@@ -14,16 +18,16 @@ func (c Config) tlsConfig() (*tls.Config, error) {
 	if c.CACert != "" {
 		pem, err := os.ReadFile(c.CACert)
 		if err != nil {
-			return nil, fmt.Errorf("cacert: %w", err)
+			return nil, fmt.Errorf("%w: cacert: %w", errFiles, err)
 		}
 		t.RootCAs = x509.NewCertPool()
 		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("cacert: %s holds no certificate in PEM form", c.CACert)
+			return nil, fmt.Errorf("%w: cacert: %s holds no certificate in PEM form", errFiles, c.CACert)
 		}
 	}
 	if c.Cert == "" {
 		if c.Key != "" {
-			return nil, fmt.Errorf("key is %s and cert is empty; give both or neither", c.Key)
+			return nil, fmt.Errorf("%w: key is %s and cert is empty; give both or neither", errFiles, c.Key)
 		}
 		return t, nil
 	}
@@ -42,7 +46,7 @@ func (c Config) certificate() (*tls.Certificate, error) {
 	}
 	pair, err := tls.LoadX509KeyPair(c.Cert, key)
 	if err != nil {
-		return nil, fmt.Errorf("the client's certificate in %s with the key in %s: %w", c.Cert, key, err)
+		return nil, fmt.Errorf("%w: cert %s with key %s: %w", errFiles, c.Cert, key, err)
 	}
 	return &pair, nil
 }

@@ -76,11 +76,12 @@ func (w *watch) run(ctx context.Context) {
 		if ctx.Err() != nil || w.store.ctx.Err() != nil {
 			break
 		}
+		level := slog.LevelDebug
 		if worked {
-			wait = watchFirstWait
+			wait, level = watchFirstWait, slog.LevelInfo
 		}
 		if !errors.Is(err, errLeft) {
-			w.store.config.Logger.Info("etcd: a watch is set up again", slog.String("endpoint", e.url), slog.Any("error", err))
+			w.store.config.Logger.Log(ctx, level, "etcd: a watch is set up again", slog.String("endpoint", e.url), slog.Any("error", err))
 			w.store.pool.leave(e, err)
 			pause(ctx, w.store.ctx, wait)
 			wait = min(2*wait, watchMostWait)

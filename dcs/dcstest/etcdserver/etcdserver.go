@@ -157,8 +157,9 @@ func (c *Cluster) signal(i int, sig os.Signal) {
 	}
 }
 
-// Restart stops a member in good order if it runs, kills it if it is frozen, starts it again on its data and ports, and
-// waits until it is healthy, for which a majority of the members must run.
+// Restart stops a member in good order if it runs, and kills it if it has not ended within a second (it is frozen, or waits
+// for the watches of its clients to end). Then it starts the member again on its data and ports, and waits until it is
+// healthy, for which a majority of the members must run.
 func (c *Cluster) Restart(i int) {
 	if err := c.restart(c.members[i]); err != nil {
 		c.t.Errorf("etcdserver: restart of member %d: %v", i, err)
@@ -168,7 +169,7 @@ func (c *Cluster) Restart(i int) {
 func (c *Cluster) restart(m *member) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.process.terminate(5 * time.Second)
+	m.process.terminate(time.Second)
 	if err := c.runLocked(m); err != nil {
 		return err
 	}
