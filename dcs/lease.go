@@ -317,7 +317,9 @@ func (l *Lease) Settle(step Step, result Result, err error) (deadline time.Durat
 		l.epoch, l.open, l.deadline = step.record.Epoch, true, 0
 	}
 	l.renewed = step.Sent
-	l.deadline = max(l.deadline, step.Sent+Validity(time.Duration(step.record.TTL)))
+	// Never less than what an earlier renewal gave: that was sent before, and a lower ttl was shortened for already. What
+	// a resumed guard held for a pause is more than any renewal gives, and ends here.
+	l.deadline = step.Sent + Validity(time.Duration(step.record.TTL))
 	return l.deadline
 }
 

@@ -47,7 +47,7 @@ func (n *Node) act(ctx context.Context, v policy.View, d policy.Decision) (faile
 func (n *Node) do(ctx context.Context, v policy.View, a policy.Action) (changed bool, err error) {
 	switch a := a.(type) {
 	case policy.Renew:
-		return false, n.renew(ctx)
+		return a.Announce.ID != "", n.renew(ctx, a)
 	case policy.Take:
 		return true, n.take(ctx, a)
 	case policy.Release:
@@ -145,12 +145,12 @@ func (n *Node) dueSession() bool {
 }
 
 // renew is rule R1. The leader's status and member key travel in the same transaction when they have changed.
-func (n *Node) renew(ctx context.Context) error {
+func (n *Node) renew(ctx context.Context, a policy.Renew) error {
 	sent := n.clock.Now()
 	if err := n.keepSession(ctx); err != nil {
 		return err
 	}
-	step, err := n.lease.Renew(sent, n.session.ID(), n.dynamic.TTL, n.leaderNote())
+	step, err := n.lease.Renew(sent, n.session.ID(), n.dynamic.TTL, n.leaderNote(a.Announce))
 	if err != nil {
 		return err
 	}
@@ -330,27 +330,23 @@ func (n *Node) upstreamOf(member string) postgres.Upstream {
 	return up
 }
 
-// leaderNote is the record's note as it should be, or nil when it need not change: once this node is primary on a
-// timeline of its own promotion, the note names it (hazard B10).
-func (n *Node) leaderNote() json.RawMessage {
+// leaderNote is the record's note as it should be, or nil when it need not change: it names the promotion that this node
+// is about to make, and the one that it made, once it is primary on that timeline (hazard B10).
+func (n *Node) leaderNote(announce cluster.Promotion) json.RawMessage {
 	note, ok := n.note()
 	if !ok {
 		note = cluster.Note{}
 	}
 	changed := note.Target != "" || note.End.LSN != 0
 	note.Target, note.End = "", wal.Position{}
+	if announce.ID != "" {
+		note, changed = note.With(announce, n.server.History), true
+	}
 	if n.server.Answered && n.server.Role == postgres.RolePrimary {
 		for _, p := range n.state.Promotions {
-			if p.Timeline != n.server.Timeline || p.ID == note.Promotion.ID {
-				continue
+			if p.Timeline == n.server.Timeline && p != note.Promotion {
+				note, changed = note.With(p, n.server.History), true
 			}
-			if note.Promotion.ID != "" {
-				note.Promotions = append(note.Promotions, note.Promotion)
-			}
-			if k := len(note.Promotions); k > cluster.MaxPromotions {
-				note.Promotions = note.Promotions[k-cluster.MaxPromotions:]
-			}
-			note.Promotion, changed = p, true
 		}
 	}
 	if !changed {

@@ -111,12 +111,5 @@ func (s *state) replace(all []cluster.Promotion, upTo wal.Timeline) {
 	s.Intent = nil
 }
 
-// noteAll is every promotion of a lease note, ascending.
-func noteAll(n cluster.Note) []cluster.Promotion {
-	all := slices.Clone(n.Promotions)
-	if n.Promotion.ID != "" {
-		all = append(all, n.Promotion)
-	}
-	slices.SortStableFunc(all, func(a, b cluster.Promotion) int { return int(a.Timeline) - int(b.Timeline) })
-	return all
-}
+// noteAll is every promotion of the line that a lease note describes, ascending.
+func noteAll(n cluster.Note) []cluster.Promotion { return n.Line() }

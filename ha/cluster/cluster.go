@@ -184,7 +184,8 @@ type Failsafe struct {
 
 // Note is what a pgregent holder writes into the opaque note of the lease record (design section 4; hazard B10).
 type Note struct {
-	// Promotion is the last promotion that this cluster knows: set once the holder is primary on its own timeline.
+	// Promotion is the last promotion that this cluster knows. The holder announces it before it promotes, with the
+	// lowest number that PostgreSQL can choose, and corrects it once it is primary on its own timeline.
 	Promotion Promotion `json:"promotion,omitzero"`
 	// Promotions are the earlier ones, newest last, at most MaxPromotions.
 	Promotions []Promotion `json:"promotions,omitempty"`

@@ -140,3 +140,19 @@ func (n Note) Line() []Promotion {
 	}
 	return line
 }
+
+// With returns the note after promotion p was made, or announced, by a server whose WAL has come along h: p is its
+// Promotion, and Promotions are those before it on h. Whatever else the note named is on a dead branch.
+func (n Note) With(p Promotion, h wal.History) Note {
+	var line []Promotion
+	for _, old := range n.Line() {
+		if at, on := h.Begin(old.Timeline); on && at == old.LSN && old.Timeline < p.Timeline && old.ID != p.ID {
+			line = append(line, old)
+		}
+	}
+	if k := len(line); k > MaxPromotions {
+		line = line[k-MaxPromotions:]
+	}
+	n.Promotions, n.Promotion = line, p
+	return n
+}

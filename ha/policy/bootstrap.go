@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/pgregent/pgregent/ha/cluster"
 )
 
 // bootstrap decides while the cluster has no system identifier: one node creates it, the others wait for that one
@@ -31,10 +33,23 @@ func uninitialized(v View, c Config) Decision {
 		return adopting(v, c)
 	case v.Server.Data != DataEmpty && v.Server.Data != DataInterrupted:
 		return Decision{Reason: ReasonDataProblem, Detail: "the data directory cannot be used: " + v.Server.Problem, Wake: c.Dynamic.LoopWait}
+	case withData(v) != "":
+		return Decision{Reason: ReasonWaitBootstrap, Wake: time.Second, Detail: fmt.Sprintf(
+			"the key initialize is missing, but %s has data: it is to lead, and no other cluster is created beside it", withData(v))}
 	case !v.Self.Bootstrap || v.Self.Tags.NoFailover() || v.Self.Unfit != "":
 		return Decision{Reason: ReasonWaitBootstrap, Detail: "this node may not create the cluster: waiting for another member to do it", Wake: time.Second}
 	}
 	return Decision{Reason: ReasonBootstrapRace, Detail: "the cluster does not exist yet: claiming to create it", Actions: []Action{RaceInitialize{}}, Wake: contestPause}
+}
+
+// withData names another member that says that it has data; empty: nobody does.
+func withData(v View) string {
+	for _, m := range v.Cluster.Members {
+		if m.Name != v.Self.Name && m.Role != "" && m.Role != cluster.RoleUninitialized {
+			return m.Name
+		}
+	}
+	return ""
 }
 
 // bootstrapping: the claim is ours.

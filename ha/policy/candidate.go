@@ -118,6 +118,9 @@ func offLine(v View) string {
 
 func offLineOf(note cluster.Note, h wal.History, end wal.Position, mine []cluster.Promotion) string {
 	for _, p := range note.Line() {
+		if slices.ContainsFunc(mine, func(m cluster.Promotion) bool { return m.ID == p.ID }) {
+			continue // under whatever number it came about
+		}
 		if end.Timeline < p.Timeline {
 			if end.LSN > p.LSN {
 				return fmt.Sprintf("its WAL on timeline %d ends at %v, beyond %v, where timeline %d begins", end.Timeline, end.LSN, p.LSN, p.Timeline)

@@ -135,14 +135,18 @@ func renewing(v View, c Config, d Decision) Decision {
 	return d
 }
 
-// untoldPromotion says that the record does not name this primary's own promotion yet: nobody can compare with its
-// timeline before it does (hazard B10), so that is not left to the next renewal.
+// untoldPromotion says that the record does not name this primary's own promotion as it came about: nobody can compare
+// with its timeline before it does (hazard B10), so that is not left to the next renewal.
 func untoldPromotion(v View) bool {
 	if v.Server.Role != RolePrimary {
 		return false
 	}
-	id := promotionID(v.Server.Branch.Promotions, v.Server.Branch.History.Tip)
-	return id != "" && id != v.Lease.Note.Promotion.ID
+	for _, p := range v.Server.Branch.Promotions {
+		if p.Timeline == v.Server.Branch.History.Tip && p.ID != "" {
+			return p != v.Lease.Note.Promotion
+		}
+	}
+	return false
 }
 
 func shorter(a, b time.Duration) time.Duration {

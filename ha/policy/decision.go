@@ -40,8 +40,9 @@ type (
 		Bootstrap     bool
 		ClearFailover bool
 	}
-	// Renew renews by rule R1, and puts `leader` again when it is absent. The caller adds the promotion to the note.
-	Renew struct{}
+	// Renew renews by rule R1, and puts `leader` again when it is absent. The caller keeps the note: it names the
+	// promotion of a primary, and Announce, when that has an ID, before it is made (hazard B10).
+	Renew struct{ Announce cluster.Promotion }
 	// Release gives the lease back by rule R8. The caller adds the proof, which it has from the guard and pg_control.
 	Release struct {
 		Target string       // the member that a switchover is for; empty: anybody

@@ -93,8 +93,15 @@ func promoting(v View, c Config) Decision {
 		return renewing(v, c, d)
 	}
 	// The identity is what tells this promotion from another one to the same timeline number (hazard B10): an epoch is
-	// used once, by one member.
-	p := cluster.Promotion{LSN: v.Server.Branch.End.LSN, ID: fmt.Sprintf("%d-%s", v.Lease.Epoch, v.Self.Name)}
+	// used once, by one member. It stands in the lease record before the promotion is made: a primary that dies before
+	// it told anybody would otherwise leave WAL that nobody can tell from the next one's.
+	end := v.Server.Branch.End
+	p := cluster.Promotion{Timeline: end.Timeline + 1, LSN: end.LSN, ID: fmt.Sprintf("%d-%s", v.Lease.Epoch, v.Self.Name)}
+	if v.Lease.Note.Promotion.ID != p.ID {
+		d.Detail = fmt.Sprintf("%s: announcing it first", d.Detail)
+		d.Actions, d.Wake = []Action{Renew{Announce: p}}, contestPause
+		return d
+	}
 	d = attempt(v, TaskPromote, d, Promote{Promotion: p})
 	if v.Last.Kind == TaskPromote && v.Last.Failed != "" && v.Last.Times >= 3 {
 		d.Detail = fmt.Sprintf("promotion failed %d times (%s): another member shall try", v.Last.Times, v.Last.Failed)

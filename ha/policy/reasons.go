@@ -120,7 +120,12 @@ func (a Take) String() string {
 	return s
 }
 
-func (Renew) String() string { return "renew" }
+func (a Renew) String() string {
+	if a.Announce.ID != "" {
+		return "renew, announcing the promotion " + a.Announce.ID
+	}
+	return "renew"
+}
 
 func (a Release) String() string {
 	if a.Target != "" {

@@ -25,7 +25,7 @@ func (a *agent) do(action policy.Action, done func(error)) {
 	case policy.Take:
 		a.take(act, done)
 	case policy.Renew:
-		a.renew(done)
+		a.renew(act, done)
 	case policy.Release:
 		a.release(act, done)
 	case policy.DropOrphan:
@@ -143,7 +143,7 @@ func (a *agent) keepSession(done func(error)) {
 	a.renewSession(done)
 }
 
-func (a *agent) renew(done func(error)) {
+func (a *agent) renew(act policy.Renew, done func(error)) {
 	sent := a.n.clock()
 	a.keepSession(func(err error) {
 		if err == nil && a.w.broken(MistakeKeepaliveOnly) {
@@ -155,7 +155,8 @@ func (a *agent) renew(done func(error)) {
 			done(err)
 			return
 		}
-		step, err := a.lease.Renew(sent, a.session, a.ttl(), a.note())
+		step, err := a.lease.Renew(sent, a.session, a.ttl(), a.note(act.Announce))
+		a.again = a.again || act.Announce.ID != ""
 		if err == nil {
 			step.Txn.Then = append(step.Txn.Then, a.leaderKeys()...)
 		}
@@ -163,41 +164,27 @@ func (a *agent) renew(done func(error)) {
 	})
 }
 
-// note is what the holder writes into the record, or nil when it need not change: its own promotion once it is primary
-// on its own timeline, and nothing of the release that it took over.
-func (a *agent) note() []byte {
+// note is what the holder writes into the record, or nil when it need not change: the promotion that it announces, its
+// own promotion once it is primary, and nothing of the release that it took over.
+func (a *agent) note(announce cluster.Promotion) []byte {
 	r, _, _, _ := a.lease.Record()
 	note := a.w.decodeNote(r.Note)
 	changed := note.Target != "" || note.End.LSN != 0
 	note.Target, note.End = "", wal.Position{}
+	if announce.ID != "" && !a.w.broken(MistakeNotAnnounced) {
+		note, changed = note.With(announce, a.n.disk.tip.branch.history), true
+	}
 	if a.n.pg.primary && a.n.pg.state == pgRunning {
 		for _, p := range a.n.disk.promotions {
-			if p.Timeline != a.n.disk.tip.branch.tli || p.ID == note.Promotion.ID {
-				continue
+			if p.Timeline == a.n.disk.tip.branch.tli && p != note.Promotion {
+				note, changed = note.With(p, a.n.disk.tip.branch.history), true
 			}
-			note.Promotions = earlier(note, a.n.disk.tip.branch.history, p)
-			if k := len(note.Promotions); k > cluster.MaxPromotions {
-				note.Promotions = note.Promotions[k-cluster.MaxPromotions:]
-			}
-			note.Promotion, changed = p, true
 		}
 	}
 	if !changed {
 		return nil
 	}
 	return mustJSON(note)
-}
-
-// earlier is what stays of the note's promotions before p: those that the own WAL came along. Another one under a lower
-// number is on a dead branch.
-func earlier(n cluster.Note, h wal.History, p cluster.Promotion) []cluster.Promotion {
-	var line []cluster.Promotion
-	for _, old := range n.Line() {
-		if at, on := h.Begin(old.Timeline); on && at == old.LSN && old.Timeline < p.Timeline {
-			line = append(line, old)
-		}
-	}
-	return line
 }
 
 // release is rule R8. The proof is what the guard and pg_control say.

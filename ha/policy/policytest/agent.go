@@ -277,7 +277,7 @@ func (a *agent) act(d policy.Decision, i int) {
 
 // report prints what an action came to; renewals that succeed are the pulse, not news.
 func (a *agent) report(action policy.Action, err error) {
-	_, renew := action.(policy.Renew)
+	renew := action == policy.Action(policy.Renew{})
 	switch {
 	case err != nil:
 		a.w.logf(a.n, "  %s -> %v", action, err)

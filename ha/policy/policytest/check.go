@@ -31,6 +31,7 @@ type truth struct {
 	line     *record // its end as written
 	opened   *record // its end when it was opened
 	lineNode *Node
+	forgot   bool // an operator deleted or overwrote the record since it was opened
 
 	nonces   []string          // nonces[e] took epoch e
 	highest  uint64            // the highest epoch that was ever in the record

@@ -10,7 +10,7 @@ import (
 // openedPrimary is told when a server begins to accept writes; written and lineMoved when its WAL grows.
 func (w *World) openedPrimary(n *Node) {
 	t := &w.truth
-	t.line, t.opened, t.lineNode = n.disk.tip, n.disk.tip, n
+	t.line, t.opened, t.lineNode, t.forgot = n.disk.tip, n.disk.tip, n, false
 	if n.disk.mixed && !n.isPatroni {
 		w.violate("I10", "%s is opened for clients with WAL of two promotions mixed", n.host)
 	}
@@ -48,10 +48,10 @@ func (w *World) checkEpoch(n *Node, does string) {
 }
 
 // checkLineage: every record of the candidate is on the last primary's line, or the other way round. A line that only a
-// Patroni member knew of is not held against a pgregent, which cannot know it.
+// Patroni member knew of is not held against a pgregent, which cannot know it; nor is one that an operator made the store forget.
 func (w *World) checkLineage(n *Node) {
 	t := &w.truth
-	if t.line == nil || n.disk.tip == nil || t.lineNode != nil && t.lineNode.isPatroni {
+	if t.forgot || t.line == nil || n.disk.tip == nil || t.lineNode != nil && t.lineNode.isPatroni {
 		return
 	}
 	if n.disk.tainted || w.patroniForked(n.disk.tip, t.line) {

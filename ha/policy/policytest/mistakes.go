@@ -41,6 +41,7 @@ const (
 	MistakeOrphan            Mistake = "an orphaned leader key is never removed"                  // R9, L1
 	MistakeAbsentAtOnce      Mistake = "an absent record is taken at once"                        // R4d
 	MistakeForgetIntent      Mistake = "the intent of a promotion is not looked at after a crash" // B10, D4
+	MistakeNotAnnounced      Mistake = "a promotion is not announced before it is made"           // B10
 	MistakeReleaseReopened   Mistake = "after a release was sent the old deadline is used"        // R8
 )
 
@@ -189,7 +190,13 @@ func (a *agent) judge(v policy.View) policy.Decision {
 	case a.w.broken(MistakeLSNOnly):
 		v = lsnOnly(v)
 	}
-	return a.w.opt.Decide(v, policy.Config{Dynamic: v.Cluster.Config.Dynamic})
+	d := a.w.opt.Decide(v, policy.Config{Dynamic: v.Cluster.Config.Dynamic})
+	if a.w.broken(MistakeNotAnnounced) && len(d.Actions) == 1 {
+		if r, ok := d.Actions[0].(policy.Renew); ok && r.Announce.ID != "" {
+			d.Actions = []policy.Action{policy.Promote{Promotion: r.Announce}}
+		}
+	}
+	return d
 }
 
 // trustNumbers takes every identity of a promotion out of a view.

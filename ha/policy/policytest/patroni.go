@@ -293,8 +293,11 @@ func (p *patroni) race() {
 	}
 	left, healthiest := len(others), true
 	judge := func() {
-		if !healthiest || p.session == "" {
+		if !healthiest || p.session == "" || p.behindHistory() {
 			p.say("following a different leader because I am not the healthiest node")
+			if n.pg.primary && p.session != "" {
+				p.demote("")
+			}
 			p.end()
 			return
 		}
@@ -321,6 +324,12 @@ func (p *patroni) race() {
 	}
 }
 
+// behindHistory: a running primary takes the key only when the key history knows of no later timeline.
+func (p *patroni) behindHistory() bool {
+	lines := p.cl.History.Lines
+	return p.n.pg.primary && len(lines) > 0 && p.n.disk.tip.branch.tli < lines[len(lines)-1].Timeline+1
+}
+
 func (p *patroni) acquire() {
 	session := p.session
 	txn := dcs.Txn{If: []dcs.Cond{{Key: dcs.KeyLeader}}, Then: []dcs.Op{dcs.PutSession(dcs.KeyLeader, []byte(p.n.name), session)}}
@@ -336,6 +345,9 @@ func (p *patroni) acquire() {
 		}
 		if r.err == nil {
 			p.say("acquired session lock as a leader")
+			if p.n.pg.primary {
+				p.w.openedPrimary(p.n)
+			}
 			if !p.working && p.n.pg.state == pgRunning && !p.n.pg.primary && !p.n.pg.promoting {
 				p.work(func(done func()) {
 					p.n.pgPromote(0, "", true, func(error) { done() })
