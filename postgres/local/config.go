@@ -86,7 +86,9 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Credentials is one account and how its connections are secured. Field names follow libpq's keywords.
+// Credentials is one account and how its connections are secured. Field names follow libpq's keywords. SSLCRL, SSLCRLDir and
+// GSSEncMode count for the programs of PostgreSQL and for the server's receiver; this program's own connections use
+// neither revocation lists nor GSSAPI.
 type Credentials struct {
 	Username string
 	Password string

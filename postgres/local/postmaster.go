@@ -81,14 +81,17 @@ func ownerOfPID(pid int, dataDir string) owner {
 	if i := strings.LastIndexByte(string(stat), ')'); i >= 0 && i+2 < len(stat) && (stat[i+2] == 'Z' || stat[i+2] == 'X') {
 		return ownerGone
 	}
-	cwd, err := os.Readlink(proc + "/cwd")
-	if err != nil {
-		return ownerForeign // another user's process
-	}
-	if real, err := filepath.EvalSymlinks(dataDir); err == nil && strings.TrimSuffix(cwd, " (deleted)") == real {
+	if sameFile(proc+"/cwd", dataDir) {
 		return ownerOurs
 	}
-	return ownerForeign
+	return ownerForeign // another user's process cannot be looked at, and is none of ours
+}
+
+// sameFile says that two paths lead to one file or folder, whatever links are on the way.
+func sameFile(a, b string) bool {
+	one, err1 := os.Stat(a)
+	other, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(one, other)
 }
 
 // postmaster returns the process id of the running postmaster of the data directory, or ErrNotRunning.

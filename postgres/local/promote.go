@@ -124,6 +124,17 @@ func (s *Server) Checkpoint(ctx context.Context) error {
 	return nil
 }
 
+// afterStart keeps what a later clone or an empty data directory will need: copies of the configuration files, and which
+// cluster this member holds. The server is up, so a failure is only logged.
+func (s *Server) afterStart(ctx context.Context) {
+	if err := s.saveConfigs(); err != nil {
+		s.log.WarnContext(ctx, "the configuration files could not be copied", "error", err)
+	}
+	if err := s.remember(); err != nil {
+		s.log.WarnContext(ctx, "the system identifier could not be written down", "error", err)
+	}
+}
+
 // WaitAccepting implements postgres.Controller. It follows the state that the postmaster writes into postmaster.pid, and
 // connects only when that says that it would be let in, so that the server's log is not filled with refusals. After it,
 // the configuration files are copied to .backup (reference section 7).
@@ -141,9 +152,7 @@ func (s *Server) WaitAccepting(ctx context.Context) error {
 			conn, err := s.connectLocal(ctx, nil)
 			if err == nil {
 				closeConn(conn)
-				if err := s.saveConfigs(); err != nil {
-					s.log.WarnContext(ctx, "the configuration files could not be copied", "error", err)
-				}
+				s.afterStart(ctx)
 				return nil
 			}
 			if !errors.Is(err, postgres.ErrStarting) && !errors.Is(err, postgres.ErrNotRunning) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -122,6 +124,9 @@ func (s *Server) rewind(ctx context.Context, from postgres.Source, c control) er
 		writing = writing || strings.Contains(line, "need to copy")
 	}})
 	if err == nil {
+		if err := s.checkRewound(c, strings.Contains(strings.Join(args, " "), "--restore-target-wal")); err != nil {
+			return err
+		}
 		s.log.InfoContext(ctx, "rewound", "source", from.Name)
 		return errors.Join(s.setSignal(true), s.unmark(markRewind))
 	}
@@ -133,6 +138,45 @@ func (s *Server) rewind(ctx context.Context, from postgres.Source, c control) er
 		return err
 	}
 	return s.judgeRewind(ctx, from, err)
+}
+
+// checkRewound makes sure that the WAL which the rewound directory needs, from the last common checkpoint on, came along:
+// pg_rewind does not look, and a server without it starts and never gets consistent (hazard B11). From an archive it can
+// still come.
+func (s *Server) checkRewound(c control, archive bool) error {
+	label, err := os.ReadFile(s.data("backup_label"))
+	if archive || errors.Is(err, os.ErrNotExist) {
+		return nil // nothing was rewound
+	}
+	if err != nil {
+		return err
+	}
+	m := regexp.MustCompile(`START WAL LOCATION: ([0-9A-F]+/[0-9A-F]+) `).FindSubmatch(label)
+	if m == nil {
+		return fmt.Errorf("%w: backup_label names no start of WAL", postgres.ErrRewindImpossible)
+	}
+	start, err := wal.ParseLSN(string(m[1]))
+	if err != nil {
+		return err
+	}
+	have, err := s.segments(c.segmentSize)
+	if err != nil {
+		return err
+	}
+	present, last := map[uint64]bool{}, uint64(0)
+	for _, numbers := range have {
+		for n := range numbers {
+			present[n], last = true, max(last, n)
+		}
+	}
+	first := uint64(start) / c.segmentSize
+	for n := first; n <= max(first, last); n++ {
+		if !present[n] {
+			return fmt.Errorf("%w: WAL from %s on is needed and the source has no %s any more: the directory needs a new base backup",
+				postgres.ErrRewindImpossible, start, wal.SegmentName(c.Checkpoint.Timeline, wal.LSN(n*c.segmentSize), c.segmentSize))
+		}
+	}
+	return nil
 }
 
 // judgeRewind tells a source that is gone, where a later attempt may succeed, from a rewind that cannot succeed.

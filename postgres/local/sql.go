@@ -104,7 +104,7 @@ func (s *Server) connectLocal(ctx context.Context, params map[string]string) (*p
 		closeConn(conn)
 		return nil, s.classify(err)
 	}
-	if real, err := filepath.EvalSymlinks(dir); err != nil || real != s.cfg.DataDir {
+	if !sameFile(dir, s.cfg.DataDir) {
 		closeConn(conn)
 		return nil, fmt.Errorf("%w: %s port %d is the server of %s and not of %s", errWrongServer, host, port, dir, s.cfg.DataDir)
 	}

@@ -225,6 +225,9 @@ func testFollow(s suite) {
 	if reload, err := c.ctl.Configure(c.ctx(), c.settings(), postgres.RoleReplica, b.upstream(c)); reload || err != nil {
 		t.Errorf("configuring the same again: reload %v, %v", reload, err)
 	}
+	if line, err := a.ctl.Identify(a.ctx(), c.source()); err != nil || !line.Replica || line.Position.Timeline != 2 || len(line.History.Switches) != 1 {
+		t.Errorf("a replica identifies as %+v, %v", line, err)
+	}
 	follower := c.ctl.Observe(c.ctx())
 	if follower.Timeline != 2 || follower.History.Tip != 2 {
 		t.Errorf("the follower is on timeline %d, history %+v", follower.Timeline, follower.History)
