@@ -154,7 +154,7 @@ func (d *daemon) wait(limit time.Duration) {
 func (d *daemon) tail() string {
 	b, _ := os.ReadFile(d.log())
 	lines := strings.Split(string(b), "\n")
-	return strings.Join(lines[max(0, len(lines)-60):], "\n")
+	return strings.Join(lines[max(0, len(lines)-150):], "\n")
 }
 
 // lose kills agent, guard and PostgreSQL at once, as a lost machine.

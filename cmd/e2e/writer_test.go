@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -46,6 +47,11 @@ func (c *testCluster) write() *writer {
 	_ = conn.Close(ctx)
 	w.done.Go(func() { w.run(ctx) })
 	c.t.Cleanup(w.stop)
+	eventually(c.t, 10*time.Second, "writes flow", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.acks) > 20
+	})
 	return w
 }
 
@@ -117,6 +123,9 @@ func (w *writer) outage(since time.Time, within time.Duration) time.Duration {
 // lost counts acknowledged writes that the primary does not have.
 func (w *writer) lost(c *testCluster) int {
 	w.t.Helper()
+	w.mu.Lock()
+	acked := slices.Clone(w.acked)
+	w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, w.dsn)
@@ -130,10 +139,8 @@ func (w *writer) lost(c *testCluster) int {
 	for _, id := range ids {
 		have[id] = true
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	lost := 0
-	for _, id := range w.acked {
+	for _, id := range acked {
 		if !have[id] {
 			lost++
 		}

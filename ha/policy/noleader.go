@@ -22,7 +22,7 @@ func noLeader(v View, c Config) Decision {
 	if targeted && v.Lease.Note.End.LSN <= v.Server.Branch.End.LSN {
 		return take(v, named, "the lease was released for this node")
 	}
-	if d, ok := leaveToOthers(v, c); ok {
+	if d, ok := leaveToOthers(v, c); ok && !named {
 		return d
 	}
 	return contest(v, c, named)
