@@ -113,11 +113,27 @@ func whyNobody(v View, c Config) string {
 // offLine says why this node's WAL is not on the cluster's line, by the promotions that the lease record knows
 // (hazard B9: a dead branch can have the larger LSN); empty: it is, as far as is known.
 func offLine(v View) string {
-	return offLineOf(v.Lease.Note, v.Server.Branch.History, v.Server.Branch.End, v.Server.Branch.Promotions)
+	return offLineOf(knownNote(v), v.Server.Branch.History, v.Server.Branch.End, v.Server.Branch.Promotions)
+}
+
+// knownNote is the note without a promotion that was announced and certainly never made: its maker answers, and is on an
+// earlier timeline. It cannot be made any more either, once another member may take the lease.
+func knownNote(v View) cluster.Note {
+	n := v.Lease.Note
+	maker := v.Lease.Holder
+	if n.Promotion.ID == "" || !strings.HasSuffix(n.Promotion.ID, "-"+maker) || !v.Lease.Takeable {
+		return n
+	}
+	p, ok := peer(v, maker)
+	if ok && p.Answered && p.Age <= peerFresh && p.Running && p.InRecovery && p.End.Timeline != 0 && p.End.Timeline < n.Promotion.Timeline {
+		n.Promotion = cluster.Promotion{}
+	}
+	return n
 }
 
 func offLineOf(note cluster.Note, h wal.History, end wal.Position, mine []cluster.Promotion) string {
-	for _, p := range note.Line() {
+	line := note.Line()
+	for _, p := range line {
 		if slices.ContainsFunc(mine, func(m cluster.Promotion) bool { return m.ID == p.ID }) {
 			continue // under whatever number it came about
 		}
@@ -132,6 +148,14 @@ func offLineOf(note cluster.Note, h wal.History, end wal.Position, mine []cluste
 		}
 		if id := promotionID(mine, p.Timeline); id != "" && id != p.ID {
 			return fmt.Sprintf("its timeline %d is another promotion than the cluster's", p.Timeline)
+		}
+	}
+	// Every promotion of a pgregent member is announced in the record: one that the record does not name any more was
+	// replaced by another line.
+	for _, m := range mine {
+		if _, on := h.Begin(m.Timeline); len(line) > 0 && on && m.Timeline > line[0].Timeline && m.Timeline <= end.Timeline &&
+			!slices.ContainsFunc(line, func(p cluster.Promotion) bool { return p.ID == m.ID }) {
+			return fmt.Sprintf("the cluster's line does not know its timeline %d", m.Timeline)
 		}
 	}
 	return ""
@@ -185,7 +209,7 @@ func rival(v View, c Config, p Peer) string {
 		// Beside a Patroni primary that does not know yet that it lost its key nobody promotes (reference section 5.7.2).
 		return p.Name + " (a Patroni member) still runs as primary"
 	}
-	if !p.Patroni && offLineOf(v.Lease.Note, p.History, p.End, p.Promotions) != "" {
+	if !p.Patroni && offLineOf(knownNote(v), p.History, p.End, p.Promotions) != "" {
 		return ""
 	}
 	me := candidate{v.Self.Name, v.Server.Branch.End, v.Self.Tags.FailoverPriority(), v.Server.Process == ProcessNone && v.Server.WasPrimary}

@@ -14,7 +14,8 @@ func noLeader(v View, c Config) Decision {
 	named := v.Cluster.Failover.Err == nil && v.Cluster.Failover.Candidate == v.Self.Name && v.Cluster.Failover.ScheduledAt.IsZero()
 	targeted := !v.Lease.Held && v.Lease.Note.Target == v.Self.Name
 	if why := ineligible(v, c, named || targeted); why != "" {
-		return Decision{Reason: ReasonNotEligible, Detail: "nobody leads, and this node cannot: " + why, Wake: time.Second}
+		// The answers may show that what stands against it never came about: see knownNote.
+		return Decision{Reason: ReasonNotEligible, Detail: "nobody leads, and this node cannot: " + why, Ask: !peersFresh(v), Wake: time.Second}
 	}
 	if !v.Lease.Takeable {
 		return waitForLease(v)
