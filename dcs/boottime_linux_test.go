@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -50,6 +51,7 @@ func TestBoottimeTimersHoldNoThreadAndReleaseDescriptors(t *testing.T) {
 			t.Fatalf("%d descriptors are left", timerfds(t))
 		}
 	}
+	runtime.KeepAlive(fired) // or the collector would close it
 }
 
 // timerfds counts the open timer descriptors of this process.

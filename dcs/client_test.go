@@ -284,3 +284,82 @@ func (s slow) Commit(ctx context.Context, txn dcs.Txn) (dcs.Result, error) {
 	s.clock.Advance(3 * time.Millisecond)
 	return s.Store.Commit(ctx, txn)
 }
+
+// answers is a Store that answers what it was told to, when the context has ended.
+type answers struct {
+	dcs.Store
+	err error
+}
+
+func (a answers) Commit(ctx context.Context, _ dcs.Txn) (dcs.Result, error) {
+	<-ctx.Done()
+	return dcs.Result{}, a.err
+}
+
+// What a backend says after the context ended: a refusal and a success are facts, anything else may have happened.
+func TestClientJudgesAnswersAfterTheEnd(t *testing.T) {
+	for _, test := range []struct {
+		said    error
+		unknown bool
+	}{
+		{nil, false},
+		{dcs.ErrConflict, false},
+		{dcs.ErrSessionLost, false},
+		{dcs.ErrTooLarge, false},
+		{dcs.ErrClosed, false},
+		{dcs.ErrUnknown, true},
+		{context.DeadlineExceeded, true},
+		{errors.New("connection reset"), true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := dcs.NewClient(answers{open(nil), test.said}, &dcs.ClientOptions{Timeout: time.Second})
+			_, err := c.Commit(t.Context(), dcs.Txn{Then: []dcs.Op{dcs.Put("k", nil)}})
+			if errors.Is(err, dcs.ErrUnknown) != test.unknown || !errors.Is(err, test.said) {
+				t.Errorf("the backend said %v, the Client %v", test.said, err)
+			}
+		})
+	}
+}
+
+// watcher is a Store whose Watch takes its time and then does what it should, or fails; it keeps the context it got.
+type watcher struct {
+	dcs.Store
+	takes time.Duration
+	err   error
+	got   *context.Context
+}
+
+func (w watcher) Watch(ctx context.Context, keys ...string) (<-chan struct{}, error) {
+	*w.got = ctx
+	<-time.After(w.takes)
+	if w.err != nil {
+		return nil, w.err
+	}
+	return w.Store.Watch(context.WithoutCancel(ctx), keys...)
+}
+
+// A watch that failed, or came as its time was over, is not left behind: its context ends, and nobody gets its channel.
+func TestClientEndsAWatchThatFailed(t *testing.T) {
+	for name, w := range map[string]watcher{
+		"failed":           {err: errors.New("no")},
+		"just too late":    {takes: time.Second + 5*time.Millisecond},
+		"much too late":    {takes: time.Minute},
+		"failed, too late": {takes: time.Minute, err: errors.New("no")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var got context.Context
+				w.Store, w.got = open(nil), &got
+				c := dcs.NewClient(w, &dcs.ClientOptions{Timeout: time.Second})
+				ch, err := c.Watch(t.Context(), "k")
+				if err == nil || ch != nil {
+					t.Errorf("Watch returned a channel: %v, and the error %v", ch != nil, err)
+				}
+				if got.Err() == nil {
+					t.Error("the context of the watch did not end")
+				}
+				<-time.After(time.Hour)
+			})
+		})
+	}
+}

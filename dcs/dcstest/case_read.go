@@ -69,8 +69,12 @@ func readIsACopy(e *env) {
 	e.commit(s, dcs.Txn{Then: []dcs.Op{dcs.Put("k", value), dcs.Put("l", []byte("other"))}})
 	copy(value, "XXXXX")
 	e.wantValue(s, "k", "value")
-	for _, it := range e.read(s).Items {
-		_ = append(it.Value, "YYYYY"...)
+	items := e.read(s).Items
+	_ = append(items[0].Value, "YYYYY"...)
+	if string(items[1].Value) != "other" {
+		e.Errorf("appending to the value of one item changed that of the next to %q", items[1].Value)
+	}
+	for _, it := range items {
 		copy(it.Value, bytes.Repeat([]byte("Z"), len(it.Value)))
 	}
 	e.wantValue(s, "k", "value")
