@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,16 +25,31 @@ func hex(s string) (uint64, error) {
 	if len(s) == 0 || len(s) > 8 {
 		return 0, errors.New("one to eight hexadecimal digits are expected")
 	}
-	for _, r := range s {
-		if !strings.ContainsRune("0123456789abcdefABCDEF", r) {
-			return 0, errors.New("not hexadecimal")
-		}
+	if strings.Trim(s, "0123456789abcdefABCDEF") != "" {
+		return 0, errors.New("not hexadecimal")
 	}
 	return strconv.ParseUint(s, 16, 32)
 }
 
 // String is PostgreSQL's text form.
 func (l LSN) String() string { return fmt.Sprintf("%X/%X", uint64(l)>>32, uint64(l)&0xFFFFFFFF) }
+
+// Sub is how many bytes l is ahead of m; negative when it is behind. A distance beyond what int64 holds is cut to it.
+func (l LSN) Sub(m LSN) int64 {
+	if l >= m {
+		return int64(min(uint64(l-m), math.MaxInt64))
+	}
+	return -int64(min(uint64(m-l), math.MaxInt64))
+}
+
+// Lag is how many bytes of WAL l lacks to reach ahead: 0 when it is there or beyond. Unknown positions have no lag to
+// speak of; ask before.
+func (l LSN) Lag(ahead LSN) uint64 {
+	if ahead <= l {
+		return 0
+	}
+	return uint64(ahead - l)
+}
 
 // MarshalText is String, so that JSON holds an LSN as a text.
 func (l LSN) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
@@ -60,8 +76,13 @@ func (p Position) Compare(q Position) int {
 }
 
 // ParseHistory reads the content of a timeline history file (PostgreSQL documentation, "Timelines"): one line for each
-// earlier timeline, with its number, where it ended, and why. tip is the timeline that the file is named for.
+// earlier timeline, with its number, where it ended, and why; empty lines and lines that begin with # say nothing. tip is
+// the timeline that the file is named for, 1 or more. The first line that cannot be read, or that does not lead upwards
+// to tip, is an error: half a history would hide where WAL parts.
 func ParseHistory(tip Timeline, data []byte) (History, error) {
+	if tip == 0 {
+		return History{}, errors.New("wal: a history is that of a timeline from 1, not of 0")
+	}
 	h := History{Tip: tip}
 	n := 0
 	for line := range strings.Lines(string(data)) {
@@ -152,23 +173,42 @@ func (h History) Contains(p Position) bool {
 }
 
 // Fork is the last position that WAL with this history, ending at end, shares with the other history: end itself when
-// all of it is on the other. ok is false when they share no timeline.
+// all of it is on the other. Only numbers and switch points are compared: two promotions that have both in common look
+// alike here. ok is false when they share no timeline, and when end is not on this history.
+//
+// A history that does not begin with timeline 1 has lost its beginning; it is compared from the timeline that it begins
+// with, which is taken for the other's of that number.
 func (h History) Fork(other History, end Position) (at Position, ok bool) {
-	// My timelines, oldest first, as long as they are the other's too.
-	mine := append(slices.Clone(h.Switches), Switch{Timeline: h.Tip, LSN: ^LSN(0)})
-	for _, s := range mine {
-		theirs, on := other.end(s.Timeline)
-		if !on {
+	if !h.Contains(end) {
+		return Position{}, false
+	}
+	mine, theirs := h.all(), other.all()
+	skip := slices.IndexFunc(theirs, func(s Switch) bool { return s.Timeline == mine[0].Timeline })
+	if skip < 0 {
+		return Position{}, false
+	}
+	// Timeline by timeline from there: the same number after the same switch points, until one of the two is elsewhere.
+	// Looking a number up anywhere on the other history is not enough: it may have come there another way.
+	for i, s := range mine {
+		if skip+i >= len(theirs) || theirs[skip+i].Timeline != s.Timeline {
 			break
 		}
-		stop := min(s.LSN, theirs)
+		stop := min(s.LSN, theirs[skip+i].LSN)
 		if s.Timeline == end.Timeline {
 			stop = min(stop, end.LSN)
 		}
 		at, ok = Position{s.Timeline, stop}, true
-		if s.Timeline == end.Timeline || s.LSN != theirs {
+		if s.Timeline == end.Timeline || s.LSN != theirs[skip+i].LSN {
 			break
 		}
 	}
 	return at, ok
+}
+
+// all are the timelines of the history, oldest first; the tip ends nowhere. Nothing when the history is unknown.
+func (h History) all() []Switch {
+	if !h.Known() {
+		return nil
+	}
+	return append(slices.Clip(h.Switches), Switch{Timeline: h.Tip, LSN: ^LSN(0)})
 }
