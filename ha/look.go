@@ -32,7 +32,10 @@ func (n *Node) callLimit() time.Duration {
 	limit := n.dynamic.RetryTimeout
 	if _, open := n.lease.Open(); open && !n.dynamic.Pause {
 		left := n.lease.Deadline() - dcs.FenceHeadStart(n.leaseTTL()) - n.clock.Now()
-		limit = min(limit, left)
+		return min(limit, left)
+	}
+	if n.readErr != nil {
+		limit = min(limit, time.Second) // the store is silent: the loop has other things to do meanwhile
 	}
 	return limit
 }

@@ -66,6 +66,7 @@ type Node struct {
 	down     time.Duration   // since when PostgreSQL is not well while this node leads; 0: it is well
 
 	published published
+	slotSeen  map[string]time.Duration // when a member's slot was last wanted by a member that is here
 	// The checkpoint after a promotion: done, and running.
 	checkpointed, checkpointing bool
 
@@ -88,7 +89,7 @@ func newNode(c Config) *Node {
 		inbox:    make(chan func(), 64),
 		answers:  map[string]answer{},
 		dynamic:  cluster.ParseDynamic(bootstrapConfig(c.Bootstrap)),
-		settings: c.Local,
+		settings: mergeSettings(c.Local, nil),
 	}
 	n.calls = callbacks.NewRunner(c.Callbacks, n.log)
 	n.report.Store(&rest.Report{Name: c.Name, Scope: c.Scope, Version: c.Version, Tags: c.Tags,

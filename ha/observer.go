@@ -175,7 +175,9 @@ func (n *Node) peersView(now time.Duration) []policy.Peer {
 			continue
 		}
 		p := policy.Peer{Name: m.Name, Tags: m.Tags, Patroni: m.Pgregent == ""}
-		if a, ok := n.answers[m.Name]; ok {
+		if m.APIURL == "" {
+			p.Asked = true // nobody can ask it, so nobody waits for its answer
+		} else if a, ok := n.answers[m.Name]; ok {
 			p.Asked, p.Age, p.Answered = true, now-a.sent, a.err == nil
 			if a.err == nil {
 				fillPeer(&p, a.status)

@@ -169,14 +169,35 @@ func (n *Node) leaderStatus() cluster.LeaderStatus {
 			st.Slots[slot.Name] = slot.RestartLSN
 		}
 	}
-	for _, m := range n.cluster.Members {
-		if !m.Tags.NoStream() {
-			st.RetainSlots = append(st.RetainSlots, cluster.SlotName(m.Name))
+	st.RetainSlots = n.retained()
+	return st
+}
+
+// retained are the slots of members that were here within member_slots_ttl, so that a member that comes back finds its
+// slot, and the WAL behind it (reference section 5.14.5). A new leader goes on with what the last one retained.
+func (n *Node) retained() []string {
+	now := n.clock.Now()
+	if n.slotSeen == nil {
+		n.slotSeen = map[string]time.Duration{}
+	}
+	for _, name := range n.cluster.Status.RetainSlots {
+		if _, ok := n.slotSeen[name]; !ok {
+			n.slotSeen[name] = now
 		}
 	}
-	slices.Sort(st.RetainSlots)
-	st.RetainSlots = slices.Compact(st.RetainSlots)
-	return st
+	for _, m := range n.cluster.Members {
+		if !m.Tags.NoStream() {
+			n.slotSeen[cluster.SlotName(m.Name)] = now
+		}
+	}
+	var names []string
+	for name, seen := range n.slotSeen {
+		if now-seen < n.dynamic.MemberSlotsTTL {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // historyKey is the key `history` as it should be, and whether it must be written (reference section 5.24).

@@ -48,6 +48,10 @@ func mergeSettings(local postgres.Settings, dynamic map[string]any) postgres.Set
 		maps.Copy(merged, local.RecoveryConf)
 		s.RecoveryConf = merged
 	}
+	if _, ok := s.Parameters["wal_retrieve_retry_interval"]; !ok && s.RecoveryConf["restore_command"] == "" {
+		// PostgreSQL's own 5 s would be most of the time that a member needs to come back.
+		s.Parameters["wal_retrieve_retry_interval"] = "500ms"
+	}
 	s.UseSlots = true
 	if v, ok := dynamic["use_slots"]; ok {
 		s.UseSlots = cluster.ParseBool(v)
