@@ -321,16 +321,16 @@ func TestClientJudgesAnswersAfterTheEnd(t *testing.T) {
 	}
 }
 
-// watcher is a Store whose Watch takes its time and then does what it should, or fails; it keeps the context it got.
+// watcher is a Store whose Watch takes its time and then does what it should, or fails; it tells the context it got.
 type watcher struct {
 	dcs.Store
 	takes time.Duration
 	err   error
-	got   *context.Context
+	got   chan context.Context // a channel: an abandoned call is in step with nobody
 }
 
 func (w watcher) Watch(ctx context.Context, keys ...string) (<-chan struct{}, error) {
-	*w.got = ctx
+	w.got <- ctx
 	<-time.After(w.takes)
 	if w.err != nil {
 		return nil, w.err
@@ -348,14 +348,13 @@ func TestClientEndsAWatchThatFailed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var got context.Context
-				w.Store, w.got = open(nil), &got
+				w.Store, w.got = open(nil), make(chan context.Context, 1)
 				c := dcs.NewClient(w, &dcs.ClientOptions{Timeout: time.Second})
 				ch, err := c.Watch(t.Context(), "k")
 				if err == nil || ch != nil {
 					t.Errorf("Watch returned a channel: %v, and the error %v", ch != nil, err)
 				}
-				if got.Err() == nil {
+				if ctx := <-w.got; ctx.Err() == nil {
 					t.Error("the context of the watch did not end")
 				}
 				<-time.After(time.Hour)
