@@ -263,7 +263,8 @@ func (t *tree) checkDocs() []string {
 		for _, decl := range f.syntax.Decls {
 			switch d := decl.(type) {
 			case *ast.FuncDecl:
-				if d.Doc.Text() == "" && d.Name.IsExported() && (d.Recv == nil || ast.IsExported(receiver(d))) {
+				stringer := d.Recv != nil && d.Name.Name == "String" // fmt.Stringer says what it does
+				if d.Doc.Text() == "" && d.Name.IsExported() && !stringer && (d.Recv == nil || ast.IsExported(receiver(d))) {
 					missing(d.Pos(), d.Name.Name)
 				}
 			case *ast.GenDecl:

@@ -36,6 +36,7 @@ type Event struct {
 
 // Callback is told of events, never two at a time. ctx ends when a newer event replaces this one, or the node ends.
 type Callback interface {
+	// Apply makes the outside agree with e. An error is logged and changes nothing.
 	Apply(ctx context.Context, e Event) error
 }
 

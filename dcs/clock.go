@@ -13,6 +13,8 @@ type Clock interface {
 
 // Timer is one pending firing. Stop releases it; after Stop nothing is sent.
 type Timer interface {
+	// C receives one value when the time has passed.
 	C() <-chan struct{}
+	// Stop releases the timer. It may be called several times, and after the timer fired.
 	Stop()
 }

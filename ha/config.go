@@ -88,19 +88,29 @@ type Reloaded struct {
 
 // Guard is what the loop needs of the guard; *fence.Guard is one.
 type Guard interface {
+	// State asks how things stand.
 	State(ctx context.Context) (fence.State, error)
+	// Start starts a postmaster; as primary only under the open epoch (rule R7).
 	Start(ctx context.Context, req fence.StartRequest) (pid int, err error)
+	// Stop stops it, and returns when nothing of it is left.
 	Stop(ctx context.Context, mode fence.Mode) error
+	// OpenEpoch opens an epoch with its first deadline on CLOCK_BOOTTIME.
 	OpenEpoch(ctx context.Context, epoch uint64, deadline, headStart time.Duration) error
+	// Extend moves the open epoch's deadline, either way.
 	Extend(ctx context.Context, epoch uint64, deadline, headStart time.Duration) error
+	// CloseEpoch closes the epoch for ever, ending what runs under it (rule R8).
 	CloseEpoch(ctx context.Context, epoch uint64) error
+	// AllowPromote lets the running replica become primary under the epoch.
 	AllowPromote(ctx context.Context, epoch uint64) error
+	// Events are pushed at once; the channel ends with the guard.
 	Events() <-chan fence.Event
+	// Close leaves the guard, which goes on guarding.
 	Close() error
 }
 
 // Peers asks one member for its status; *rest.Client is one.
 type Peers interface {
+	// Status asks the member at its api_url, and returns by ctx.
 	Status(ctx context.Context, apiURL string) (rest.Status, error)
 }
 
