@@ -124,8 +124,15 @@ func knownNote(v View) cluster.Note {
 	if n.Promotion.ID == "" || !strings.HasSuffix(n.Promotion.ID, "-"+maker) || !v.Lease.Takeable {
 		return n
 	}
-	p, ok := peer(v, maker)
-	if ok && p.Answered && p.Age <= peerFresh && p.Running && p.InRecovery && p.End.Timeline != 0 && p.End.Timeline < n.Promotion.Timeline {
+	end, primary := v.Server.Branch.End, v.Server.Role == RolePrimary
+	if maker != v.Self.Name {
+		p, ok := peer(v, maker)
+		if !ok || !p.Answered || p.Age > peerFresh {
+			return n
+		}
+		end, primary = p.End, p.Running && !p.InRecovery
+	}
+	if end.LSN != 0 && end.Timeline != 0 && end.Timeline < n.Promotion.Timeline && !primary {
 		n.Promotion = cluster.Promotion{}
 	}
 	return n

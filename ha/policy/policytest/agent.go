@@ -159,7 +159,7 @@ func (a *agent) learn() {
 		return
 	}
 	r, _, ok, _ := a.lease.Record()
-	if !ok || !n.pg.streaming || n.pg.upstream == "" || n.pg.upstream != a.cluster.Leader.Name || len(r.Note) == 0 {
+	if !ok || n.pg.upstream == "" || n.pg.upstream != a.cluster.Leader.Name || len(r.Note) == 0 {
 		return
 	}
 	if p := a.w.decodeNote(r.Note).Promotion; p.ID != "" && p.Timeline == tli {

@@ -77,7 +77,8 @@ func (w *World) checkStartPrimary(n *Node, epoch uint64) {
 }
 
 // checkStream is I10: what is about to be streamed continues what is there, by content. WAL that came to be mixed through
-// a promotion that a Patroni member made, which leaves no identity, taints a directory and is not held against anybody.
+// a promotion that a Patroni member made, which leaves no identity, taints a directory and is not held against anybody; nor
+// is what PostgreSQL's receiver does by itself, under the old name, while the agent is dead or frozen.
 func (w *World) checkStream(n, up *Node) {
 	if up.disk.tainted {
 		n.disk.tainted = true
@@ -85,7 +86,7 @@ func (w *World) checkStream(n, up *Node) {
 	if n.disk.tainted || up.disk.tip.holds(n.disk.tip) && !up.disk.mixed {
 		return
 	}
-	if n.isPatroni || w.patroniForked(n.disk.tip, up.disk.tip) {
+	if n.isPatroni || w.patroniForked(n.disk.tip, up.disk.tip) || n.agent == nil || w.now < n.agent.frozen {
 		n.disk.tainted = true
 		return
 	}
