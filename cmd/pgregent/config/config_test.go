@@ -1,0 +1,153 @@
+package config
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const full = `
+scope: demo
+name: pg1
+namespace: /db/
+restapi:
+  listen: 0.0.0.0:8008
+  connect_address: 10.0.0.1:8008
+  authentication: {username: admin, password: canary}
+  certfile: /etc/c.pem
+etcd3:
+  hosts: [10.0.0.1:2379, 10.0.0.2:2379]
+bootstrap:
+  dcs:
+    ttl: 30
+  initdb:
+  - encoding: UTF8
+  - data-checksums
+  - locale: C
+  pg_hba:
+  - host all all 10.0.0.0/8 scram-sha-256
+postgresql:
+  listen: "*:5432"
+  connect_address: 10.0.0.1:5432
+  data_dir: /srv/pg
+  pgpass: /srv/pgpass
+  use_pg_rewind: on
+  authentication:
+    superuser: {username: postgres, password: canary}
+    replication: {username: rep, password: canary}
+  parameters:
+    shared_buffers: 1GB
+    logging_collector: true
+    max_wal_size: 4096
+  callbacks: {on_role_change: /bin/true}
+tags: {nofailover: false, clonefrom: true}
+log: {level: DEBUG}
+`
+
+func load(t *testing.T, text string, environ ...string) (*Config, []string, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "patroni.yml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return Load(path, environ)
+}
+
+func TestPatroniFile(t *testing.T) {
+	c, warnings, err := load(t, full)
+	require.NoError(t, err)
+	require.Empty(t, warnings)
+	require.Equal(t, "https://10.0.0.1:8008/patroni", c.RestAPI.URL())
+	require.Equal(t, []string{"encoding=UTF8", "data-checksums", "locale=C"}, c.PostgreSQL.InitdbOptions)
+	require.Equal(t, "on", c.Local.Parameters["logging_collector"])
+	require.Equal(t, "4096", c.Local.Parameters["max_wal_size"])
+	require.True(t, c.Local.UseRewind)
+	require.Equal(t, "admin", c.Ctl.Username, "the tools use the API's credentials unless they have their own")
+	require.Equal(t, slog.LevelDebug, c.LogLevel)
+	require.Equal(t, "/bin/true", c.Callbacks["on_role_change"])
+	require.True(t, c.HasBootstrap)
+}
+
+func TestEnvironmentOverrides(t *testing.T) {
+	c, warnings, err := load(t, full, "PATRONI_NAME=pg7", "PATRONI_SUPERUSER_PASSWORD=other", "PATRONI_ETCD3_HOSTS='a:1','b:2'",
+		"PATRONI_RESTAPI_USERNAME=u", "PATRONI_POSTGRESQL_DATA_DIR=/srv/x", "PATRONI_NONSENSE=1", "HOME=/")
+	require.NoError(t, err)
+	require.Equal(t, "pg7", c.Name)
+	require.Equal(t, "pg7", c.PostgreSQL.Name)
+	require.Equal(t, "other", c.PostgreSQL.Superuser.Password)
+	require.Equal(t, []any{"a:1", "b:2"}, c.Section("etcd3")["hosts"])
+	require.Equal(t, "u", c.RestAPI.Username)
+	require.Equal(t, "/srv/x", c.PostgreSQL.DataDir)
+	require.Len(t, warnings, 1)
+	require.Contains(t, warnings[0], "PATRONI_NONSENSE")
+}
+
+func TestWholeDocumentInTheEnvironment(t *testing.T) {
+	c, _, err := Load("", []string{"PATRONI_CONFIGURATION=" + full, "PATRONI_NAME=ignored"})
+	require.NoError(t, err)
+	require.Equal(t, "pg1", c.Name)
+}
+
+func TestFolder(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.yml"), []byte(full), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "b.yaml"), []byte("name: late\npostgresql: {parameters: {work_mem: 8MB}}"), 0o600))
+	c, _, err := Load(dir, nil)
+	require.NoError(t, err)
+	require.Equal(t, "late", c.Name)
+	require.Equal(t, "8MB", c.Local.Parameters["work_mem"])
+	require.Equal(t, "1GB", c.Local.Parameters["shared_buffers"])
+}
+
+func TestWrongSettings(t *testing.T) {
+	for _, c := range []struct{ old, with, says string }{
+		{"use_pg_rewind: on", "use_pg_rewind: maybe", `postgresql.use_pg_rewind is "maybe", expected true or false`},
+		{"listen: 0.0.0.0:8008", "listen: 8008", `restapi.listen is "8008", expected host:port`},
+		{"listen: 0.0.0.0:8008", "listen: 0.0.0.0:80080", `the port "80080" is no number from 1 to 65535`},
+		{"name: pg1", "", "name is missing"},
+		{"data_dir: /srv/pg", "", "postgresql.data_dir is missing"},
+		{"hosts: [10.0.0.1:2379, 10.0.0.2:2379]", "", "the section etcd3 is missing"},
+		{"tags: {nofailover: false, clonefrom: true}", "tags: 7", "tags is 7, expected a mapping"},
+		{"password: canary}\n    replication", "password: [1]}\n    replication", "postgresql.authentication.superuser.password is not of the right type"},
+		{"ttl: 30", "ttl: 30\n    synchronous_mode: quorum", "synchronous_mode = quorum is not supported yet"},
+		{"ttl: 30", "ttl: 30\n    slots: {a: null}", "slots"},
+		{"scope: demo", "scope: demo\ncitus: {group: 0}", "citus is not supported"},
+		{"scope: demo", "scope: demo\nwatchdog: {mode: required}", "watchdog.mode = required is not supported"},
+		{"scope: demo", "scope: demo\nconsul: {host: x}", "consul is not supported"},
+		{"  initdb:", "  method: clone\n  initdb:", "bootstrap.method = clone is not supported"},
+	} {
+		require.Contains(t, full, c.old)
+		_, _, err := load(t, strings.Replace(full, c.old, c.with, 1))
+		require.ErrorContains(t, err, c.says, "%s", c.with)
+		require.NotContains(t, err.Error(), "canary", "no password in an error")
+	}
+}
+
+func TestUnknownKeysAreNamed(t *testing.T) {
+	_, warnings, err := load(t, strings.Replace(full, "use_pg_rewind:", "use_pg_rewnd:", 1)+"loglevel: x\n")
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"loglevel is not a known setting and is ignored",
+		"postgresql.use_pg_rewnd is not a known setting and is ignored; did you mean postgresql.use_pg_rewind?",
+	}, warnings)
+}
+
+func TestToolNeedsLittle(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ctl.yml")
+	require.NoError(t, os.WriteFile(path, []byte("scope: demo\netcd3: {host: localhost:2379}"), 0o600))
+	c, _, err := LoadTool(path, nil)
+	require.NoError(t, err)
+	require.Equal(t, "demo", c.Scope)
+	_, _, err = LoadTool("/no/such/file", nil)
+	require.ErrorContains(t, err, "/no/such/file")
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add(full)
+	f.Add("a: [b")
+	f.Fuzz(func(t *testing.T, text string) {
+		_, _, _ = Load("", []string{"PATRONI_CONFIGURATION=" + text})
+	})
+}
