@@ -26,11 +26,12 @@ const (
 )
 
 const (
-	mostHedge   = time.Second            // the longest that an endpoint is waited for before the next is asked, too
-	leastHedge  = 20 * time.Millisecond  // the shortest
-	firstPause  = 50 * time.Millisecond  // after every endpoint has failed
-	mostPause   = 500 * time.Millisecond // ... for the fourth time and later
-	stragglerOK = 5 * time.Millisecond   // how long calls that were cancelled are waited for
+	mostHedge       = 500 * time.Millisecond // the longest that an endpoint is waited for before the next is asked, too
+	leastHedge      = 20 * time.Millisecond  // the shortest
+	mostPerEndpoint = 4                      // attempts at the same time
+	firstPause      = 50 * time.Millisecond  // after every endpoint has failed
+	mostPause       = 500 * time.Millisecond // ... for the fourth time and later
+	stragglerOK     = 5 * time.Millisecond   // how long calls that were cancelled are waited for
 )
 
 // call is one call to the store, made at one endpoint or several until there is an answer.
@@ -56,7 +57,8 @@ type call[R any] struct {
 // attempt is a call at one endpoint.
 type attempt struct {
 	endpoint *endpoint
-	cancel   context.CancelFunc
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
 	sent     sent
 }
 
@@ -139,15 +141,22 @@ func (c *call[R]) nextPause() time.Duration {
 	return c.pause
 }
 
-// start makes an attempt at the first endpoint that has not failed in this round, and says whether there was one.
+// start makes an attempt at the first endpoint that has not failed in this round, and says whether there was one. When
+// attempts run at all of them, one gets a second: a follower passes requests on to a leader that is dead for as long as it
+// has not noticed, and then waits for an answer that does not come, where a new request would be answered.
 func (c *call[R]) start() bool {
+	var next *endpoint
+	least := mostPerEndpoint
 	for _, e := range c.store.pool.list() {
-		if !c.tried[e] && !c.runs(e) {
-			c.attempt(e)
-			return true
+		if n := c.runs(e); !c.tried[e] && n < least {
+			next, least = e, n
 		}
 	}
-	return false
+	if next == nil {
+		return false
+	}
+	c.attempt(next)
+	return true
 }
 
 // mayStart says whether another attempt is allowed beside those that run.
@@ -155,22 +164,26 @@ func (c *call[R]) mayStart() bool {
 	return c.rejection == nil && (c.manner != once || len(c.running) == 0)
 }
 
-func (c *call[R]) runs(e *endpoint) bool {
+// runs counts the attempts at an endpoint.
+func (c *call[R]) runs(e *endpoint) (n int) {
 	for _, a := range c.running {
 		if a.endpoint == e {
-			return true
+			n++
 		}
 	}
-	return false
+	return n
 }
 
 func (c *call[R]) attempt(e *endpoint) {
-	ctx, cancel := context.WithCancel(c.ctx)
-	a := &attempt{endpoint: e, cancel: cancel}
+	a := &attempt{endpoint: e}
+	a.ctx, a.cancel = context.WithCancelCause(c.ctx)
 	c.running = append(c.running, a)
 	go func() {
-		defer cancel()
-		result, err := at(ctx, a, c.do)
+		defer a.cancel(nil)
+		result, err := at(a.ctx, a, c.do)
+		if err != nil && c.ctx.Err() == nil && errors.Is(context.Cause(a.ctx), errSlow) {
+			err = errSlow
+		}
 		select {
 		case c.replies <- reply[R]{a, result, err}:
 		case <-c.over:
@@ -225,7 +238,9 @@ func (c *call[R]) settle(r reply[R]) (result R, finished bool, err error) {
 	switch v {
 	case done:
 		for _, slow := range c.running {
-			c.store.pool.leave(slow.endpoint, errSlow)
+			if slow.endpoint != e {
+				c.store.pool.leave(slow.endpoint, errSlow)
+			}
 		}
 		return r.result, true, nil
 	case refused:
@@ -281,7 +296,7 @@ func (c *call[R]) overdue(hedge time.Duration) {
 	case c.mayStart():
 		c.start()
 	case !c.running[0].sent.flag.Load():
-		c.running[0].cancel() // its reply says whether it was sent in this moment; if not, the next endpoint is tried
+		c.running[0].cancel(errSlow) // its reply says whether it was sent in this moment; if not, the next endpoint is tried
 	case !c.probed:
 		c.probed = true
 		a := c.running[0]
@@ -289,7 +304,7 @@ func (c *call[R]) overdue(hedge time.Duration) {
 			ctx, cancel := context.WithTimeout(c.ctx, hedge)
 			defer cancel()
 			if !a.endpoint.alive(ctx) && c.ctx.Err() == nil {
-				a.cancel()
+				a.cancel(errSlow)
 			}
 		}()
 	}

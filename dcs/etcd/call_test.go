@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -114,7 +115,9 @@ func TestRun(t *testing.T) {
 			after: 150 * time.Millisecond, within: 350 * time.Millisecond, calls: []int64{1, 1}},
 		{name: "reading, two are silent", manner: reading, behave: []behaviour{silent, silent, answers("c")}, want: "c", within: 550 * time.Millisecond, calls: []int64{1, 1, 1}},
 		{name: "reading, all are silent", manner: reading, behave: []behaviour{silent, silent}, kind: context.DeadlineExceeded, not: dcs.ErrUnknown,
-			words: "http://127.0.0.1:2: no answer", after: limit, within: limit + 50*time.Millisecond, calls: []int64{1, 1}},
+			words: "http://127.0.0.1:2: no answer", after: limit, within: limit + 50*time.Millisecond, calls: []int64{-1, -1}},
+		{name: "reading, the second time is answered", manner: reading, behave: []behaviour{inTurn(silent, answers("a")), silent}, want: "a",
+			after: 350 * time.Millisecond, within: 550 * time.Millisecond, calls: []int64{2, 1}},
 		{name: "reading, the first breaks", manner: reading, behave: []behaviour{breaks(gone), answers("b")}, want: "b", within: 100 * time.Millisecond, calls: []int64{1, 1}},
 		{name: "once, the first breaks after sending", manner: once, behave: []behaviour{breaks(gone), answers("b")}, kind: dcs.ErrUnknown,
 			words: "the connection broke", within: 100 * time.Millisecond, calls: []int64{1, 0}},
@@ -237,5 +240,33 @@ func TestMembers(t *testing.T) {
 	case <-left:
 	default:
 		t.Error("who watches at an endpoint does not learn that it is left")
+	}
+}
+
+// Another cluster is refused, unless all endpoints of the configuration are of it.
+func TestIdentify(t *testing.T) {
+	s, _, _ := fake(t, silent, silent)
+	s.pool.members([]string{"http://127.0.0.1:3"})
+	list := s.pool.list()
+	one, two, found := list[0], list[1], list[2]
+	for i, step := range []struct {
+		e       *endpoint
+		cluster uint64
+		ok      bool
+	}{
+		{one, 0, true}, {one, 7, true}, {two, 7, true}, {found, 7, true}, {found, 8, false},
+		{one, 8, false}, {one, 7, true}, {two, 8, false}, {one, 9, false}, {one, 8, true}, // from here on it is 8
+		{two, 8, true}, {found, 8, true}, {two, 7, false}, {found, 7, false}, {one, 8, true},
+	} {
+		err := step.e.identify(nil, &pb.ResponseHeader{ClusterId: step.cluster})
+		if (err == nil) != step.ok {
+			t.Errorf("step %d: %s answers for cluster %d: %v", i, step.e.url, step.cluster, err)
+		}
+		for _, sent := range []bool{false, true} {
+			v, _ := judge(err, sent)
+			if want := map[bool]verdict{false: barred, true: unknown}[sent]; err != nil && v != want {
+				t.Errorf("sent %v: verdict %d, want %d", sent, v, want)
+			}
+		}
 	}
 }

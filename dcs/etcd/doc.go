@@ -8,7 +8,7 @@
 // # Endpoints
 //
 // The package makes one connection for each endpoint, when it is first needed, and prefers one endpoint until it fails.
-// A call that is not answered within a third of the time it has, and at most a second, goes to the next endpoint as well,
+// A call that is not answered within a third of the time it has, and at most half a second, goes to the next endpoint as well,
 // and the first answer counts; so a member that is frozen or black-holed costs a fraction of the deadline and not all of
 // it. gRPC's own keepalive, which may not ping more often than every 10 s, only cleans up behind.
 //

@@ -95,6 +95,17 @@ func (s *Store) Close() error {
 	return nil
 }
 
+// Endpoints are the URLs that are used, the preferred one first: those of the configuration and, unless UseProxies is set,
+// what the members advertise.
+func (s *Store) Endpoints() []string {
+	list := s.pool.list()
+	urls := make([]string, len(list))
+	for i, e := range list {
+		urls[i] = e.url
+	}
+	return urls
+}
+
 // Limits implements dcs.Store. MinTTL grows when a lease shows that the servers run with a longer election time-out.
 func (s *Store) Limits() dcs.Limits {
 	return dcs.Limits{MinTTL: time.Duration(s.minTTL.Load()) * time.Second, MaxValue: maxValue, MaxOps: maxOps, SessionSlack: sessionSlack}

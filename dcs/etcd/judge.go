@@ -101,7 +101,7 @@ func explain(err error) (why error, setting bool) {
 		{"x509: certificate has expired or is not yet valid", "the server's certificate has expired or is not valid yet; renew it, or set the clock"},
 		{"x509: certificate is valid for", "the server's certificate is for another name; use a host that it names"},
 		{"x509: cannot validate certificate for", "the server's certificate does not name this address; use a host that it names"},
-		{"x509: certificate is not valid for any names", "the server's certificate names no host; renew it with one"},
+		{"x509: certificate is not valid for any names", "the server's certificate does not name this host; use one that it names"},
 		{"x509: certificate relies on legacy Common Name", "the server's certificate names a host only in its common name; renew it with a subject alternative name"},
 		{"x509:", "the server's certificate is not accepted"},
 		{"tls: certificate required", "the server asks for a client certificate; set cert and key"},
@@ -114,6 +114,12 @@ func explain(err error) (why error, setting bool) {
 		if strings.Contains(text, c.word) {
 			return &connectError{c.means + " (" + text + ")", err}, true
 		}
+	}
+	switch text { // etcd just closes what it does not understand, but a server that is going down does so, too
+	case "error reading server preface: EOF":
+		text = "the server closed the connection (" + text + "); if it uses TLS, set protocol to https"
+	case "EOF":
+		text = "the server closed the connection in the TLS handshake (EOF); if it does not use TLS, set protocol to http"
 	}
 	return &connectError{text, err}, errors.Is(err, errFiles)
 }

@@ -133,6 +133,9 @@ func (c *Cluster) URLs() []string {
 // Addr is the host:port at which a member serves clients, for a proxy in front of it.
 func (c *Cluster) Addr(i int) string { return c.members[i].client }
 
+// MetricsURL is where a member tells its metrics and its health, without TLS and authentication.
+func (c *Cluster) MetricsURL(i int) string { return "http://" + c.members[i].metrics }
+
 // Kill ends a member with SIGKILL, and returns when it is gone. Its data stays. A member that does not run is left alone.
 func (c *Cluster) Kill(i int) {
 	m := c.members[i]
@@ -142,8 +145,14 @@ func (c *Cluster) Kill(i int) {
 	m.process = nil
 }
 
-// Freeze stops a member with SIGSTOP: the kernel goes on accepting connections and bytes for it, and nothing is answered.
-func (c *Cluster) Freeze(i int) { c.signal(i, stopSignal) }
+// Freeze stops a member with SIGSTOP, and returns when all of its threads have stopped: the kernel goes on accepting
+// connections and bytes for it, and nothing is answered.
+func (c *Cluster) Freeze(i int) {
+	c.signal(i, stopSignal)
+	if err := c.members[i].stopped(5 * time.Second); err != nil {
+		c.t.Errorf("etcdserver: freeze member %d: %v", i, err)
+	}
+}
 
 // Thaw lets a frozen member go on.
 func (c *Cluster) Thaw(i int) { c.signal(i, continueSignal) }

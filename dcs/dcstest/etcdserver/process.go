@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -84,6 +86,43 @@ func (p *process) terminate(limit time.Duration) {
 	case <-time.After(limit):
 		p.kill()
 	}
+}
+
+// stopped waits until every thread has stopped: the signal comes to them one by one, and one may answer a request meanwhile.
+func (m *member) stopped(limit time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.process == nil {
+		return errors.New("it does not run")
+	}
+	for end := time.Now().Add(limit); ; <-time.After(time.Millisecond) {
+		running, err := m.process.runningThreads()
+		if err != nil || running == 0 {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%d threads run on after %v", running, limit)
+		}
+	}
+}
+
+// runningThreads counts the threads that are not stopped.
+func (p *process) runningThreads() (n int, err error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.os.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue // it has ended
+		}
+		// The state is the first letter after the name, which is in parentheses.
+		if _, after, found := strings.Cut(string(text), ") "); found && after[0] != 'T' && after[0] != 't' {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // healthy waits until a member says that it is, which needs a leader.
