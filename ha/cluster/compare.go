@@ -50,6 +50,9 @@ func Compare(mine, theirs Branch) (Relation, wal.Position) {
 	if !ok {
 		return RelationUnknown, wal.Position{} // no timeline in common: not even the same cluster, as far as this goes
 	}
+	if fork != mine.End && mine.End.Timeline == theirs.History.Tip {
+		return RelationOtherPromotion, fork // they came to the number on different ways
+	}
 	if fork != mine.End {
 		return RelationDiverged, fork
 	}

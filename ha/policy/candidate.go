@@ -117,22 +117,23 @@ func offLine(v View) string {
 }
 
 // knownNote is the note without a promotion that was announced and certainly never made: its maker answers, and is on an
-// earlier timeline. It cannot be made any more either, once another member may take the lease.
+// earlier timeline, or has no data any more. It cannot be made any more either, once another member may take the lease.
 func knownNote(v View) cluster.Note {
 	n := v.Lease.Note
-	maker := v.Lease.Holder
-	if n.Promotion.ID == "" || !strings.HasSuffix(n.Promotion.ID, "-"+maker) || !v.Lease.Takeable {
+	_, maker, _ := strings.Cut(n.Promotion.ID, "-")
+	if maker == "" || !v.Lease.Takeable && !v.Lease.Open {
 		return n
 	}
-	end, primary := v.Server.Branch.End, v.Server.Role == RolePrimary
+	end, primary, none := v.Server.Branch.End, v.Server.Role == RolePrimary, v.Server.Data == DataEmpty
 	if maker != v.Self.Name {
 		p, ok := peer(v, maker)
 		if !ok || !p.Answered || p.Age > peerFresh {
 			return n
 		}
 		end, primary = p.End, p.Running && !p.InRecovery
+		none = !p.Patroni && !p.Running && p.End == wal.Position{} && !p.History.Known()
 	}
-	if end.LSN != 0 && end.Timeline != 0 && end.Timeline < n.Promotion.Timeline && !primary {
+	if none || end.LSN != 0 && end.Timeline != 0 && end.Timeline < n.Promotion.Timeline && !primary {
 		n.Promotion = cluster.Promotion{}
 	}
 	return n
@@ -217,6 +218,10 @@ func rival(v View, c Config, p Peer) string {
 		return p.Name + " (a Patroni member) still runs as primary"
 	}
 	if !p.Patroni && offLineOf(knownNote(v), p.History, p.End, p.Promotions) != "" {
+		return ""
+	}
+	if p.Patroni && (p.End == v.Server.Branch.End || v.Lease.SeenFor > 2*v.Lease.TTL+10*time.Second) {
+		// A Patroni member gives way to anybody with more WAL, on whatever branch: nobody waits for it for ever.
 		return ""
 	}
 	me := candidate{v.Self.Name, v.Server.Branch.End, v.Self.Tags.FailoverPriority(), v.Server.Process == ProcessNone && v.Server.WasPrimary}

@@ -82,7 +82,10 @@ func lostData(v View) Decision {
 // promoting makes the replica a primary, under a lease with room left (invariant I12).
 func promoting(v View, c Config) Decision {
 	d := Decision{Reason: ReasonPromoting, Detail: fmt.Sprintf("this node took the lease (epoch %d): promoting from %v", v.Lease.Epoch, v.Server.Branch.End)}
-	if why := offLine(v); why != "" {
+	if why := offLine(v); why != "" && v.Lease.Note.Promotion.ID != "" && !peersFresh(v) {
+		d.Ask, d.Wake = true, contestPause // see knownNote
+		return renewing(v, c, d)
+	} else if why != "" {
 		d.Reason, d.Detail = ReasonNotEligible, "this node took the lease but must not lead: "+why
 		d.Actions = []Action{Release{}}
 		return d
