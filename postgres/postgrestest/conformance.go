@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -436,8 +438,15 @@ func testGarbagePID(s suite) {
 	if _, err := n.ctl.Command(n.ctx(), postgres.RolePrimary); err == nil || !strings.Contains(err.Error(), "postmaster.pid") {
 		t.Errorf("Command with a damaged postmaster.pid: %v", err)
 	}
-	// A number that belongs to another process now is no obstacle.
-	stale := []byte("1\n" + n.setup.DataDir + "\n")
+	// A number that belongs to another process of this user now is no obstacle, as after a restart of a container.
+	other := exec.CommandContext(n.ctx(), "cat")
+	stdin, err := other.StdinPipe()
+	n.must("start another process", errors.Join(err, other.Start()))
+	defer func() {
+		_ = stdin.Close()
+		_ = other.Wait()
+	}()
+	stale := []byte(strconv.Itoa(other.Process.Pid) + "\n" + n.setup.DataDir + "\n")
 	if err := os.WriteFile(path, stale, 0o600); err != nil {
 		t.Fatal(err)
 	}
