@@ -270,3 +270,31 @@ func TestIdentify(t *testing.T) {
 		}
 	}
 }
+
+// An answer from the past is refused, unless all endpoints of the configuration insist.
+func TestAdvance(t *testing.T) {
+	s, _, _ := fake(t, silent, silent)
+	s.pool.members([]string{"http://127.0.0.1:3"})
+	list := s.pool.list()
+	one, two, found := list[0], list[1], list[2]
+	for i, step := range []struct {
+		e         *endpoint
+		seen, got int64
+		ok        bool
+		newest    int64
+	}{
+		{one, 0, 5, true, 5}, {two, 5, 5, true, 5}, {two, 5, 9, true, 9},
+		{one, 5, 6, true, 9}, // asked before 9 was known
+		{one, 9, 8, false, 9}, {one, 9, 8, false, 9}, {two, 9, 10, true, 10}, {one, 10, 8, false, 10},
+		{two, 10, 8, false, 10}, {one, 10, 11, true, 11}, // one is well again
+		{two, 11, 8, false, 11}, {one, 11, 3, false, 11}, {found, 11, 3, false, 11}, {found, 11, 3, false, 11}, {one, 11, 3, true, 3},
+		{two, 3, 3, true, 3}, {one, 3, 2, false, 3},
+	} {
+		if err := step.e.advance(step.seen, step.got); (err == nil) != step.ok || s.pool.newest() != step.newest {
+			t.Errorf("step %d: %v, newest %d; want accepted %v, newest %d", i, err, s.pool.newest(), step.ok, step.newest)
+		}
+	}
+	if v, _ := judge(&staleError{1, 2}, true); v != unknown {
+		t.Errorf("verdict %d, want unknown", v)
+	}
+}

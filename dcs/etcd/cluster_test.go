@@ -244,6 +244,35 @@ func TestForeignCluster(t *testing.T) {
 	}
 }
 
+// A cluster that comes back without its data: that is noticed, and when it insists, accepted.
+func TestDataLost(t *testing.T) {
+	c := etcdserver.Start(t, 1)
+	s := open(t, etcd.Config{Endpoints: c.URLs()})
+	ses := session(t, s, 30*time.Second)
+	for range 5 {
+		if _, err := put(s, "k", "v", dcs.Absent); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Wipe(0)
+	c.Restart(0)
+	ctx, cancel := within(limited)
+	defer cancel()
+	if err := ses.Renew(ctx); !errors.Is(err, dcs.ErrSessionLost) {
+		t.Errorf("Renew: %v, want that the session is lost", err)
+	}
+	_, err := s.Commit(ctx, dcs.Txn{Then: []dcs.Op{dcs.Put("l", nil)}})
+	if err == nil || !errors.Is(err, dcs.ErrUnknown) || !strings.Contains(err.Error(), "restored from a backup") {
+		t.Errorf("the first Commit: %v, want a word on what happened", err)
+	}
+	if got, err := value(s, "k"); got != "" || err != nil {
+		t.Errorf("Read: %q, %v, want nothing", got, err)
+	}
+	if _, err := put(s, "k", "w", dcs.Absent); err != nil {
+		t.Errorf("another Commit: %v", err)
+	}
+}
+
 // A wake-up stands for what was missed while the stream was cut, also when the history of that time is gone.
 func TestWatchAfterCompaction(t *testing.T) {
 	c := etcdserver.Start(t, 1)

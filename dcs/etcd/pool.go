@@ -25,6 +25,9 @@ type pool struct {
 
 	cluster uint64               // the ID of the etcd cluster; 0 before the first answer
 	foreign map[*endpoint]uint64 // of those that last answered for another cluster
+
+	revision int64             // the newest of all answers
+	behind   map[*endpoint]int // how often in a row an endpoint's answers were older
 }
 
 // endpoint is one URL and the connection to it.
@@ -41,7 +44,7 @@ type endpoint struct {
 }
 
 func newPool(c Config) *pool {
-	p := &pool{config: c, tokens: newTokens(c.Username, c.Password), foreign: make(map[*endpoint]uint64)}
+	p := &pool{config: c, tokens: newTokens(c.Username, c.Password), foreign: make(map[*endpoint]uint64), behind: make(map[*endpoint]int)}
 	for _, url := range c.Endpoints {
 		p.order = append(p.order, &endpoint{pool: p, url: url, given: true, left: make(chan struct{})})
 	}
@@ -97,6 +100,7 @@ func (p *pool) members(urls []string) {
 		drop := !e.given && !slices.Contains(urls, e.url)
 		if drop {
 			delete(p.foreign, e)
+			delete(p.behind, e)
 		}
 		if drop && e.client != nil {
 			gone = append(gone, e.client)

@@ -145,6 +145,14 @@ func (c *Cluster) Kill(i int) {
 	m.process = nil
 }
 
+// Wipe is Kill, and the member's data is lost, too. The member of a cluster of one can be restarted then, and is empty.
+func (c *Cluster) Wipe(i int) {
+	c.Kill(i)
+	if err := os.RemoveAll(filepath.Join(c.members[i].dir, "data")); err != nil {
+		c.t.Errorf("etcdserver: wipe member %d: %v", i, err)
+	}
+}
+
 // Freeze stops a member with SIGSTOP, and returns when all of its threads have stopped: the kernel goes on accepting
 // connections and bytes for it, and nothing is answered.
 func (c *Cluster) Freeze(i int) {
