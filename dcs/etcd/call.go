@@ -102,7 +102,7 @@ func (c *call[R]) loop() (R, error) {
 	hedge := hedgeAfter(c.ctx)
 	timer := time.NewTimer(hedge)
 	defer timer.Stop()
-	c.start()
+	c.start(1)
 	for {
 		select {
 		case r := <-c.replies:
@@ -110,7 +110,7 @@ func (c *call[R]) loop() (R, error) {
 			if finished {
 				return result, err
 			}
-			started := c.mayStart() && c.start()
+			started := c.mayStart() && c.start(1)
 			if !started && len(c.running) == 0 { // every endpoint has failed in this round
 				if c.hopeless() {
 					return none, c.failure(nil)
@@ -141,15 +141,13 @@ func (c *call[R]) nextPause() time.Duration {
 	return c.pause
 }
 
-// start makes an attempt at the first endpoint that has not failed in this round, and says whether there was one. When
-// attempts run at all of them, one gets a second: a follower passes requests on to a leader that is dead for as long as it
-// has not noticed, and then waits for an answer that does not come, where a new request would be answered.
-func (c *call[R]) start() bool {
+// start makes an attempt at the first of the endpoints that have the fewest running, less than most, and have not failed in
+// this round. It says whether there was one.
+func (c *call[R]) start(most int) bool {
 	var next *endpoint
-	least := mostPerEndpoint
 	for _, e := range c.store.pool.list() {
-		if n := c.runs(e); !c.tried[e] && n < least {
-			next, least = e, n
+		if n := c.runs(e); !c.tried[e] && n < most {
+			next, most = e, n
 		}
 	}
 	if next == nil {
@@ -200,8 +198,8 @@ func at[R any](ctx context.Context, a *attempt, do func(context.Context, *endpoi
 		return result, err
 	}
 	defer func() {
-		if err != nil && !a.sent.flag.Load() && ctx.Err() == nil {
-			e.drop(cl)
+		if status.Code(err) == codes.Unavailable && !a.sent.flag.Load() {
+			e.drop(cl) // the connection was not made
 		}
 	}()
 	t := e.pool.tokens
@@ -288,13 +286,16 @@ func (c *call[R]) anySent() bool {
 	return false
 }
 
-// overdue is called when there was no reply for a while: ask another endpoint, too. A call that must not be made twice
-// waits on, as long as the endpoint lives.
+// overdue is called when there was no reply for a while: ask another endpoint, too, or one that failed a while ago, or the
+// same again. A follower passes requests on to a leader that is dead for as long as it has not noticed, and then waits for
+// an answer that does not come, where a new request would be answered. A call that must not be made twice waits on, as long
+// as the endpoint lives.
 func (c *call[R]) overdue(hedge time.Duration) {
 	switch {
 	case c.rejection != nil: // only waiting for what was sent before
 	case c.mayStart():
-		c.start()
+		clear(c.tried)
+		c.start(mostPerEndpoint)
 	case !c.running[0].sent.flag.Load():
 		c.running[0].cancel(errSlow) // its reply says whether it was sent in this moment; if not, the next endpoint is tried
 	case !c.probed:

@@ -136,6 +136,8 @@ func TestRun(t *testing.T) {
 			within: limit + 50*time.Millisecond, calls: []int64{1, 1}},
 		{name: "fenced, the second meets the first, which then answers", manner: fenced, want: "a", within: 450 * time.Millisecond,
 			behave: []behaviour{slow(300*time.Millisecond, answers("a")), breaks(dcs.ErrConflict)}},
+		{name: "reading, the first is silent, the second comes back", manner: reading, behave: []behaviour{silent, inTurn(fails(codes.Unavailable), answers("b"))},
+			want: "b", after: 350 * time.Millisecond, within: 550 * time.Millisecond, calls: []int64{1, 2}},
 		{name: "barred everywhere", manner: reading, behave: []behaviour{breaks(status.Error(codes.Unimplemented, "HTTP")), breaks(status.Error(codes.Unimplemented, "HTTP"))},
 			words: "does not speak the API of etcd", within: 100 * time.Millisecond, calls: []int64{1, 1}},
 		{name: "barred at one", manner: reading, behave: []behaviour{breaks(status.Error(codes.Unimplemented, "HTTP")), answers("b")}, want: "b", within: 100 * time.Millisecond},

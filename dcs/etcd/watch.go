@@ -14,6 +14,8 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/pgregent/pgregent/dcs"
 )
@@ -145,13 +147,15 @@ func (w *watch) stream(ctx context.Context, e *endpoint, left <-chan struct{}) (
 		}
 		known = e.pool.tokens.generation()
 	}
-	worked, err = w.receive(ctx, cl, confirmed)
+	if err = e.verify(ctx, cl); err == nil {
+		worked, err = w.receive(ctx, cl, confirmed)
+	}
 	switch {
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	case tokenRefused(err):
 		err = errors.Join(err, e.pool.tokens.renew(ctx, cl, known))
-	case !worked:
+	case status.Code(err) == codes.Unavailable && !worked:
 		e.drop(cl)
 	}
 	return worked, err
