@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pgregent/pgregent/postgres/wal"
 )
@@ -142,19 +143,20 @@ func decodeConfig(k Key, value []byte) Config {
 	return Config{Key: k, Raw: m, Dynamic: ParseDynamic(m)}
 }
 
-// decodeFailover also reads the legacy form leader:candidate.
+// decodeFailover also reads the legacy form leader:candidate. null and nothing are no request. Anything else that is not
+// an object is no request either, with an error that says so.
 func decodeFailover(k Key, value []byte) Failover {
+	text := strings.TrimSpace(string(value))
+	if text == "" || text == "null" {
+		return Failover{Key: k}
+	}
 	m, err := object(value)
 	if err != nil {
-		text := strings.TrimSpace(string(value))
-		if text == "" {
-			return Failover{Key: k}
-		}
-		leader, candidate, ok := strings.Cut(text, ":")
-		if !ok || strings.ContainsAny(text, "{}[]\"") {
+		parts := strings.Split(text, ":")
+		if len(parts) < 2 || strings.ContainsAny(text, `{}[]"`) || !utf8.ValidString(text) {
 			return Failover{Key: k.failed(KeyFailover, err)}
 		}
-		return Failover{Key: k, Leader: leader, Candidate: candidate}
+		return Failover{Key: k, Leader: strings.TrimSpace(parts[0]), Candidate: strings.TrimSpace(parts[1])}
 	}
 	f := Failover{Key: k, Leader: str(m["leader"]), Candidate: str(m["member"])}
 	if at := str(m["scheduled_at"]); at != "" {
@@ -165,30 +167,45 @@ func decodeFailover(k Key, value []byte) Failover {
 	return f
 }
 
-// ParseTime reads ISO 8601 with an offset, in the forms that Python prints.
+// ParseTime reads ISO 8601 with an offset: with T or a space between day and time, with or without seconds and their
+// fraction, the offset as Z, +02, +0200, +02:00, also after a space. A moment without an offset is an error: nobody can
+// know what it means on another machine.
 func ParseTime(s string) (time.Time, error) {
-	for _, layout := range []string{"2006-01-02T15:04:05.999999999Z07:00", "2006-01-02 15:04:05.999999999Z07:00",
-		"2006-01-02T15:04:05.999999999Z0700", "2006-01-02T15:04Z07:00", "2006-01-02 15:04Z07:00"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t, nil
+	text := strings.TrimSpace(s)
+	if len(text) > len("2006-01-02") && text[10] == ' ' {
+		text = text[:10] + "T" + text[11:]
+	}
+	text = strings.ReplaceAll(text, " ", "")
+	for _, clock := range [...]string{"15:04:05", "15:04"} {
+		for _, zone := range [...]string{"Z07:00", "Z0700", "Z07"} {
+			if t, err := time.Parse("2006-01-02T"+clock+zone, text); err == nil && t.Year() > 0 {
+				return t, nil
+			}
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no moment with a time zone (ISO 8601)", s)
+	return time.Time{}, fmt.Errorf("%q is no moment with a time zone, as 2036-01-01T00:00:00+00:00", s)
 }
 
+// decodeSync: without a leader synchronous replication is not active, and nobody votes, whoever is listed.
 func decodeSync(k Key, value []byte) Sync {
+	if string(bytes.TrimSpace(value)) == "null" {
+		return Sync{Key: k}
+	}
 	m, err := object(value)
 	if err != nil {
 		return Sync{Key: k.failed(KeySync, err)}
 	}
 	s := Sync{Key: k, Leader: str(m["leader"])}
+	if s.Leader == "" {
+		return s
+	}
 	for name := range strings.SplitSeq(str(m["sync_standby"]), ",") {
 		if name = strings.TrimSpace(name); name != "" {
 			s.Standbys = append(s.Standbys, name)
 		}
 	}
 	slices.Sort(s.Standbys)
-	if q, ok := number(m["quorum"]); ok && q > 0 && q < 1000 && s.Leader != "" {
+	if q, ok := number(m["quorum"]); ok && q > 0 && q < 1000 {
 		s.Quorum = int(q)
 	}
 	return s
@@ -242,6 +259,9 @@ func decodeHistory(k Key, value []byte) History {
 	if err := d.Decode(&lines); err != nil {
 		return History{Key: k.failed(KeyHistory, err)}
 	}
+	if lines == nil {
+		return History{Key: k.failed(KeyHistory, errors.New("null is no list"))}
+	}
 	h := History{Key: k}
 	for _, l := range lines {
 		if len(l) < 3 {
@@ -278,13 +298,14 @@ func decodeFailsafe(k Key, value []byte) Failsafe {
 func decodeMember(k Key, name string, value []byte) Member {
 	m := Member{Key: k, Name: name, CheckpointAfterPromo: true}
 	if bytes.HasPrefix(value, []byte("postgres")) { // legacy: a URL with the api_url as application_name
-		if u, err := url.Parse(string(value)); err == nil {
-			q := u.Query()
-			m.APIURL = q.Get("application_name")
-			q.Del("application_name")
-			u.RawQuery = q.Encode()
-			m.ConnURL = u.String()
+		u, err := url.Parse(string(value))
+		if err != nil {
+			m.Key = k.failed(MembersPrefix+name, err)
+			return m
 		}
+		m.APIURL = u.Query().Get("application_name")
+		u.RawQuery = ""
+		m.ConnURL = u.String()
 		return m
 	}
 	o, err := object(value)
@@ -335,34 +356,4 @@ func plainNumbers(m map[string]any) Tags {
 		t[k] = v
 	}
 	return t
-}
-
-// HostPort is where conn_url points; the port is 5432 when it names none. Empty when it cannot be read.
-func (m Member) HostPort() (host string, port int) {
-	u, err := url.Parse(m.ConnURL)
-	if err != nil || u.Hostname() == "" {
-		return "", 0
-	}
-	port = 5432
-	if p, err := strconv.Atoi(u.Port()); err == nil {
-		port = p
-	}
-	return u.Hostname(), port
-}
-
-// Votes says whether a member is the leader's voter in synchronous mode; names compare case-insensitively.
-func (s Sync) Votes(name string) bool {
-	return slices.ContainsFunc(s.Standbys, func(n string) bool { return strings.EqualFold(n, name) })
-}
-
-// ParseNote reads the note of a lease record; nothing is an empty note.
-func ParseNote(b []byte) (Note, error) {
-	var n Note
-	if len(b) == 0 {
-		return n, nil
-	}
-	if err := json.Unmarshal(b, &n); err != nil {
-		return Note{}, fmt.Errorf("cluster: the lease note cannot be read: %w", err)
-	}
-	return n, nil
 }

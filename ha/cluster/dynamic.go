@@ -2,6 +2,9 @@ package cluster
 
 import (
 	"fmt"
+	"math"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -22,29 +25,31 @@ const (
 )
 
 // ParseDynamic reads the key `config`: types, defaults, aliases and clamps of reference section 4.4. A map without the
-// timing keys was written by Patroni: 30, 10, 10. It never fails: what cannot be understood is a warning and a default.
+// timing keys was written by Patroni: 30, 10, 10. It never fails: what cannot be understood is a warning and a default,
+// what must not be ignored is in Unsupported.
 func ParseDynamic(raw map[string]any) Dynamic {
 	p := dynamicParser{raw: raw}
 	d := Dynamic{
-		MaximumLagOnFailover: p.int("maximum_lag_on_failover", 1<<20),
-		MaxTimelinesHistory:  int(p.int("max_timelines_history", 0)),
-		PrimaryStartTimeout:  p.seconds(300, "primary_start_timeout", "master_start_timeout"),
-		PrimaryStopTimeout:   p.seconds(0, "primary_stop_timeout", "master_stop_timeout"),
-		SynchronousNodeCount: int(p.int("synchronous_node_count", 1)),
-		FailsafeMode:         ParseBool(raw["failsafe_mode"]),
-		CheckTimeline:        ParseBool(raw["check_timeline"]),
-		Pause:                ParseBool(raw["pause"]),
-		MemberSlotsTTL:       30 * time.Minute,
-	}
-	d.SynchronousModeStrict = ParseBool(raw["synchronous_mode_strict"])
-	switch {
-	case raw["synchronous_mode"] == "quorum":
-		d.SynchronousMode = "quorum"
-	case ParseBool(raw["synchronous_mode"]):
-		d.SynchronousMode = "on"
+		MaximumLagOnFailover:  p.int("maximum_lag_on_failover", 1<<20),
+		MaxTimelinesHistory:   int(max(0, min(p.int("max_timelines_history", 0), math.MaxInt32))),
+		PrimaryStartTimeout:   p.timeout(300, "primary_start_timeout", "master_start_timeout"),
+		PrimaryStopTimeout:    p.timeout(0, "primary_stop_timeout", "master_stop_timeout"),
+		SynchronousModeStrict: p.bool("synchronous_mode_strict"),
+		FailsafeMode:          p.bool("failsafe_mode"),
+		CheckTimeline:         p.bool("check_timeline"),
+		Pause:                 p.bool("pause"),
+		MemberSlotsTTL:        p.memberSlotsTTL(),
 	}
 	if sc, ok := raw["standby_cluster"].(map[string]any); ok {
-		d.StandbyCluster = sc["host"] != nil || sc["port"] != nil || sc["restore_command"] != nil
+		d.StandbyCluster = truthy(sc["host"]) || truthy(sc["port"]) || truthy(sc["restore_command"])
+	}
+	d.SynchronousMode = p.synchronousMode()
+	if d.StandbyCluster {
+		d.SynchronousMode = ""
+	}
+	d.SynchronousNodeCount = int(max(0, min(p.int("synchronous_node_count", 1), math.MaxInt32)))
+	if d.SynchronousModeStrict {
+		d.SynchronousNodeCount = max(1, d.SynchronousNodeCount)
 	}
 	d.PostgreSQL, _ = raw["postgresql"].(map[string]any)
 	if pg := raw["postgresql"]; pg != nil && d.PostgreSQL == nil {
@@ -66,25 +71,46 @@ func (p *dynamicParser) warn(format string, args ...any) {
 }
 
 func (p *dynamicParser) int(key string, def int64) int64 {
-	v, ok := p.raw[key]
-	if !ok || v == nil {
+	v := p.raw[key]
+	if v == nil {
 		return def
 	}
 	i, ok := parseInt(v)
 	if !ok {
-		p.warn("%s is %v, expected a whole number; %d is used", key, v, def)
+		p.warn("%s is %v, expected a whole number without a unit; %d is used", key, v, def)
 		return def
 	}
 	return i
 }
 
-// seconds reads the first of the keys that is set.
-func (p *dynamicParser) seconds(def int64, keys ...string) time.Duration {
+func (p *dynamicParser) bool(key string) bool {
+	v := p.raw[key]
+	b, ok := parseBool(v)
+	if !ok && v != nil {
+		p.warn("%s is %v, expected on or off; off is used", key, v)
+	}
+	return b
+}
+
+// synchronousMode is "", "on" or "quorum".
+func (p *dynamicParser) synchronousMode() string {
+	const key = "synchronous_mode"
+	switch v := p.raw[key]; {
+	case strings.EqualFold(pyText(v), "quorum"):
+		return "quorum"
+	case p.bool(key):
+		return "on"
+	}
+	return ""
+}
+
+// timeout reads seconds under the first of the keys that is there, also when its value is null, as Patroni does.
+func (p *dynamicParser) timeout(def int64, keys ...string) time.Duration {
 	for _, k := range keys {
-		if p.raw[k] != nil {
+		if _, there := p.raw[k]; there {
 			s := p.int(k, def)
-			if s < 0 || s > 1<<31 {
-				p.warn("%s is %d, expected seconds; %d is used", k, s, def)
+			if s < 0 || s > math.MaxInt32 {
+				p.warn("%s is %d, expected seconds from 0; %d is used", k, s, def)
 				s = def
 			}
 			return time.Duration(s) * time.Second
@@ -93,14 +119,31 @@ func (p *dynamicParser) seconds(def int64, keys ...string) time.Duration {
 	return time.Duration(def) * time.Second
 }
 
-// timing clamps ttl, loop_wait and retry_timeout, so that loop_wait + 2*retry_timeout <= ttl.
+// memberSlotsTTL is the one setting that takes a unit.
+func (p *dynamicParser) memberSlotsTTL() time.Duration {
+	const def = 30 * time.Minute
+	v := p.raw["member_slots_ttl"]
+	if v == nil {
+		return def
+	}
+	s, ok := parseSeconds(v)
+	if !ok || s > math.MaxInt32 {
+		p.warn("member_slots_ttl is %v, expected seconds or a duration as 30min; %v is used", v, def)
+		return def
+	}
+	return time.Duration(max(s, 0)) * time.Second
+}
+
+// timing clamps ttl, loop_wait and retry_timeout, so that loop_wait + 2*retry_timeout <= ttl. It is Patroni's rule with
+// two lower limits: ttl may be 3 (design section 4), and below ttl 7, where Patroni's least retry_timeout of 3 does not
+// fit beside the least loop_wait, retry_timeout may be 1.
 func (p *dynamicParser) timing(d *Dynamic) {
 	clamp := func(key string, v, least int64) int64 {
 		if v < least {
 			p.warn("%s is %d; %d is used, the least allowed", key, v, least)
 			return least
 		}
-		return min(v, 1<<31)
+		return min(v, math.MaxInt32)
 	}
 	ttl := clamp("ttl", p.int("ttl", 30), minTTL)
 	loop := clamp("loop_wait", p.int("loop_wait", 10), minLoopWait)
@@ -111,11 +154,9 @@ func (p *dynamicParser) timing(d *Dynamic) {
 	retry := clamp("retry_timeout", p.int("retry_timeout", 10), leastRetry)
 	switch {
 	case minLoopWait+2*retry > ttl:
-		newRetry := max((ttl-1)/2, 1)
-		if loop != minLoopWait || retry != newRetry {
-			p.warn("loop_wait %d and retry_timeout %d do not fit into ttl %d (loop_wait + 2*retry_timeout <= ttl); %d and %d are used",
-				loop, retry, ttl, minLoopWait, newRetry)
-		}
+		newRetry := (ttl - minLoopWait) / 2
+		p.warn("loop_wait %d and retry_timeout %d do not fit into ttl %d (loop_wait + 2*retry_timeout <= ttl); %d and %d are used",
+			loop, retry, ttl, minLoopWait, newRetry)
 		loop, retry = minLoopWait, newRetry
 	case loop+2*retry > ttl:
 		p.warn("loop_wait %d does not fit into ttl %d with retry_timeout %d; %d is used", loop, ttl, retry, ttl-2*retry)
@@ -131,9 +172,10 @@ func (p *dynamicParser) timing(d *Dynamic) {
 // follows but does not take the lease (design section 2).
 func unsupported(raw map[string]any, d Dynamic) []string {
 	var out []string
-	no := func(key, why string) {
-		out = append(out, fmt.Sprintf("%s = %v is not supported yet: %s", key, raw[key], why))
+	say := func(key string, value any, why string) {
+		out = append(out, fmt.Sprintf("%s = %v is not supported yet: %s", key, value, why))
 	}
+	no := func(key, why string) { say(key, raw[key], why) }
 	if d.SynchronousMode != "" {
 		no("synchronous_mode", "a primary here would acknowledge commits that no standby has")
 	}
@@ -146,16 +188,35 @@ func unsupported(raw map[string]any, d Dynamic) []string {
 	if d.StandbyCluster {
 		no("standby_cluster", "a leader here would promote, where the setting promises that it follows another cluster")
 	}
-	for _, key := range []string{"slots", "permanent_slots", "permanent_replication_slots"} {
-		if m, ok := raw[key].(map[string]any); ok && len(m) > 0 {
+	for _, key := range [...]string{"slots", "permanent_slots", "permanent_replication_slots"} {
+		if truthy(raw[key]) {
 			no(key, "permanent slots would be lost at a failover to this node")
 		}
 	}
-	if l, ok := raw["ignore_slots"].([]any); ok && len(l) > 0 {
+	if truthy(raw["ignore_slots"]) {
 		no("ignore_slots", "a slot that should be left alone could be dropped")
 	}
-	if raw["citus"] != nil {
+	for _, key := range [...]string{"create_replica_methods", "create_replica_method"} {
+		if v := d.PostgreSQL[key]; truthy(v) && !onlyBaseBackup(v) {
+			say("postgresql."+key, v, "a replica here would be made with pg_basebackup, where the setting promises another way")
+		}
+	}
+	for _, key := range [...]string{"pre_promote", "before_stop"} {
+		if v := d.PostgreSQL[key]; truthy(v) {
+			say("postgresql."+key, v, "the script would not be run, and a promotion or stop without it could be unsafe")
+		}
+	}
+	if truthy(raw["citus"]) {
 		no("citus", "a Citus cluster needs its metadata kept in step with a failover")
 	}
 	return out
+}
+
+// onlyBaseBackup says that replica methods, a list or a single one, name pg_basebackup alone: that is what is done anyway.
+func onlyBaseBackup(v any) bool {
+	methods, ok := v.([]any)
+	if !ok {
+		methods = []any{v}
+	}
+	return !slices.ContainsFunc(methods, func(m any) bool { return m != "basebackup" })
 }

@@ -11,12 +11,11 @@ import (
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
-
-	"github.com/pgregent/pgregent/postgres/wal"
 )
 
 // Values are written as Patroni writes them: compact, ASCII only, keys in its order (reference section 1.2), so that
-// neither program sees a change where there is none.
+// neither program sees a change where there is none. Where Patroni's order is the one in which an operator or a query
+// happened to name things (tags, slots, the keys of config), names are sorted: readers do not depend on an order.
 
 // writer builds one JSON object in the order of its calls.
 type writer struct{ bytes.Buffer }
@@ -58,10 +57,6 @@ func (w *writer) text(s string) {
 		case r == '\f':
 			w.WriteString(`\f`)
 		case r < 0x20 || (r >= 0x7f && r < 0x10000):
-			if r == 0x7f {
-				w.WriteRune(r)
-				continue
-			}
 			fmt.Fprintf(w, `\u%04x`, r)
 		case r >= 0x10000:
 			a, b := utf16.EncodeRune(r)
@@ -85,9 +80,19 @@ func (w *writer) value(v any) {
 	case int:
 		w.WriteString(strconv.Itoa(v))
 	case json.Number:
-		w.WriteString(v.String())
+		w.number(v)
+	case float64:
+		w.number(json.Number(pyFloat(v)))
+	case time.Time: // YAML knows moments, JSON does not
+		w.text(isoFormat(v))
 	case Tags:
 		w.value(map[string]any(v))
+	case map[any]any: // YAML with keys that are no texts
+		m := make(map[string]any, len(v))
+		for k, e := range v {
+			m[jsonKey(k)] = e
+		}
+		w.value(m)
 	case map[string]any:
 		var o writer
 		for _, k := range slices.Sorted(maps.Keys(v)) {
@@ -113,28 +118,53 @@ func (w *writer) value(v any) {
 	}
 }
 
-// EncodeMember is the value of members/<name>.
+// number writes a number as it came; one that JSON does not know, such as infinity, is null.
+func (w *writer) number(n json.Number) {
+	if json.Valid([]byte(n)) {
+		w.WriteString(n.String())
+		return
+	}
+	w.WriteString("null")
+}
+
+// jsonKey is a mapping's key as Python's json.dumps writes it.
+func jsonKey(k any) string {
+	switch k := k.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return strconv.FormatBool(k)
+	}
+	return pyText(k)
+}
+
+// field writes a text that is not empty.
+func (w *writer) field(key, v string) {
+	if v != "" {
+		w.key(key)
+		w.text(v)
+	}
+}
+
+// position writes an LSN that is known, as a number.
+func (w *writer) position(key string, v uint64) {
+	if v != 0 {
+		w.key(key)
+		w.WriteString(strconv.FormatUint(v, 10))
+	}
+}
+
+// EncodeMember is the value of members/<name>. CheckpointAfterPromo must be true unless this member leads and its
+// checkpoint after the promotion is not done: false is written, and keeps others from rewinding from it.
 func EncodeMember(m Member) []byte {
 	var w writer
-	field := func(key, v string) {
-		if v != "" {
-			w.key(key)
-			w.text(v)
-		}
-	}
-	position := func(key string, v wal.LSN) {
-		if v != 0 {
-			w.key(key)
-			w.WriteString(strconv.FormatUint(uint64(v), 10))
-		}
-	}
-	field("conn_url", m.ConnURL)
-	field("api_url", m.APIURL)
-	field("state", m.State)
-	field("role", m.Role)
-	field("version", m.Version)
-	field("pgregent", m.Pgregent)
-	field("proxy_url", m.ProxyURL)
+	w.field("conn_url", m.ConnURL)
+	w.field("api_url", m.APIURL)
+	w.field("state", m.State)
+	w.field("role", m.Role)
+	w.field("version", m.Version)
+	w.field("pgregent", m.Pgregent)
+	w.field("proxy_url", m.ProxyURL)
 	if !m.CheckpointAfterPromo {
 		w.key("checkpoint_after_promote")
 		w.WriteString("false")
@@ -144,28 +174,15 @@ func EncodeMember(m Member) []byte {
 		w.value(m.Tags)
 	}
 	if m.PendingRestart {
-		w.key("pending_restart")
-		w.WriteString("true")
-		var r writer
-		for _, k := range slices.Sorted(maps.Keys(m.PendingRestartReason)) {
-			c := m.PendingRestartReason[k]
-			r.key(k)
-			r.value(map[string]any{"old_value": c.Old, "new_value": c.New})
-		}
-		w.key("pending_restart_reason")
-		w.Write(r.end())
+		w.pendingRestart(m.PendingRestartReason)
 	}
-	position("xlog_location", m.Location)
-	position("replay_lsn", m.ReplayLSN)
-	position("receive_lsn", m.ReceiveLSN)
-	field("replication_state", m.ReplicationState)
-	if m.Timeline != 0 {
-		w.key("timeline")
-		w.WriteString(strconv.FormatUint(uint64(m.Timeline), 10))
-	}
+	w.position("xlog_location", uint64(m.Location))
+	w.position("replay_lsn", uint64(m.ReplayLSN))
+	w.position("receive_lsn", uint64(m.ReceiveLSN))
+	w.field("replication_state", m.ReplicationState)
+	w.position("timeline", uint64(m.Timeline))
 	if len(m.ScheduledRestart) > 0 {
-		w.key("scheduled_restart")
-		w.value(m.ScheduledRestart)
+		w.scheduledRestart(m.ScheduledRestart)
 	}
 	if m.Pause {
 		w.key("pause")
@@ -174,20 +191,50 @@ func EncodeMember(m Member) []byte {
 	return w.end()
 }
 
-// EncodeFailover is the value of `failover`; no request is {} (reference section 9.1, item 2).
+func (w *writer) pendingRestart(reasons map[string]PendingChange) {
+	w.key("pending_restart")
+	w.WriteString("true")
+	if len(reasons) == 0 {
+		return
+	}
+	var all writer
+	for _, k := range slices.Sorted(maps.Keys(reasons)) {
+		var one writer
+		one.key("old_value")
+		one.text(reasons[k].Old)
+		one.key("new_value")
+		one.text(reasons[k].New)
+		all.key(k)
+		all.Write(one.end())
+	}
+	w.key("pending_restart_reason")
+	w.Write(all.end())
+}
+
+// scheduledRestart writes the moment first and the postmaster that it is meant for last, as Patroni adds them to the
+// filters of the request.
+func (w *writer) scheduledRestart(request map[string]any) {
+	const first, last = "schedule", "postmaster_start_time"
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(request)), func(k string) bool { return k == first || k == last })
+	var o writer
+	for _, k := range slices.Concat([]string{first}, names, []string{last}) {
+		if v, ok := request[k]; ok {
+			o.key(k)
+			o.value(v)
+		}
+	}
+	w.key("scheduled_restart")
+	w.Write(o.end())
+}
+
+// EncodeFailover is the value of `failover`; no request is {}, never an absent key (reference section 9.1, item 2).
 func EncodeFailover(f Failover) []byte {
 	var w writer
 	if !f.Requested() {
 		return w.end()
 	}
-	if f.Leader != "" {
-		w.key("leader")
-		w.text(f.Leader)
-	}
-	if f.Candidate != "" {
-		w.key("member")
-		w.text(f.Candidate)
-	}
+	w.field("leader", f.Leader)
+	w.field("member", f.Candidate)
 	if !f.ScheduledAt.IsZero() {
 		w.key("scheduled_at")
 		w.text(isoFormat(f.ScheduledAt))
@@ -207,7 +254,11 @@ func isoFormat(t time.Time) string {
 func EncodeSync(s Sync) []byte {
 	var w writer
 	w.key("leader")
-	w.text(s.Leader)
+	if s.Leader == "" {
+		w.WriteString("null") // synchronous replication is not active
+	} else {
+		w.text(s.Leader)
+	}
 	w.key("quorum")
 	w.WriteString(strconv.Itoa(s.Quorum))
 	w.key("sync_standby")
@@ -244,7 +295,8 @@ func EncodeStatus(s LeaderStatus) []byte {
 	return w.end()
 }
 
-// EncodeHistory is the value of `history`.
+// EncodeHistory is the value of `history`; no lines are [], which readers take for timeline 1. A line keeps the length
+// that it had: three elements without moment and leader, four without leader.
 func EncodeHistory(lines []HistoryLine) []byte {
 	all := make([]any, 0, len(lines))
 	for _, l := range lines {
@@ -272,86 +324,9 @@ func EncodeFailsafe(members map[string]string) []byte {
 	return w.end()
 }
 
-// EncodeConfig is the value of `config`, keys sorted: readers do not depend on an order.
+// EncodeConfig is the value of `config`, keys sorted at every level; numbers that were decoded keep their spelling.
 func EncodeConfig(raw map[string]any) []byte {
 	var w writer
 	w.value(raw)
 	return w.Bytes()
-}
-
-// SameMember is Patroni's rule for skipping a write: two objects are the same when their leaves are the same as texts,
-// so that 1 equals "1" (reference section 1.4).
-func SameMember(a, b []byte) bool {
-	x, err1 := object(a)
-	y, err2 := object(b)
-	if err1 != nil || err2 != nil {
-		return bytes.Equal(a, b)
-	}
-	return sameValue(x, y)
-}
-
-func sameValue(a, b any) bool {
-	switch x := a.(type) {
-	case map[string]any:
-		y, ok := b.(map[string]any)
-		if !ok || len(x) != len(y) {
-			return false
-		}
-		for k, v := range x {
-			w, ok := y[k]
-			if !ok || !sameValue(v, w) {
-				return false
-			}
-		}
-		return true
-	case []any:
-		y, ok := b.([]any)
-		return ok && slices.EqualFunc(x, y, sameValue)
-	}
-	switch b.(type) {
-	case map[string]any, []any:
-		return false
-	}
-	return leafText(a) == leafText(b)
-}
-
-// leafText is a leaf as Python prints it.
-func leafText(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "None"
-	case bool:
-		if v {
-			return "True"
-		}
-		return "False"
-	}
-	return fmt.Sprint(v)
-}
-
-// Patch merges patch into base as PATCH /config does (reference section 2.7): null deletes an existing key, mappings
-// merge, other values replace when their text differs. A key that base lacks is stored as it is, nulls inside included.
-// It says whether anything changed.
-func Patch(base, patch map[string]any) (changed bool) {
-	for k, v := range patch {
-		old, exists := base[k]
-		switch {
-		case !exists:
-			if v != nil {
-				base[k], changed = v, true
-			}
-		case v == nil:
-			delete(base, k)
-			changed = true
-		default:
-			sub, isMap := v.(map[string]any)
-			into, intoMap := old.(map[string]any)
-			if isMap && intoMap {
-				changed = Patch(into, sub) || changed
-			} else if !sameValue(old, v) {
-				base[k], changed = v, true
-			}
-		}
-	}
-	return changed
 }

@@ -2,53 +2,42 @@ package cluster
 
 import (
 	"fmt"
-	"strconv"
+	"math"
 	"strings"
+	"unicode"
 )
 
-// truthy is Python's bool(): a text that is not empty counts, also "false" (reference section 4.8).
-func truthy(v any) bool {
-	switch v := v.(type) {
-	case nil:
-		return false
-	case bool:
-		return v
-	case string:
-		return v != ""
-	}
-	if n, ok := number(v); ok {
-		return n != 0
-	}
-	return true
-}
+// NoFailover says that this member must never lead: the tag nofailover, or without it a failover_priority of 0 or less.
+func (t Tags) NoFailover() bool { return t.excluded("nofailover", "failover_priority") }
 
-// NoFailover says that this member must never lead.
-func (t Tags) NoFailover() bool {
-	if v, ok := t["nofailover"]; ok {
+// FailoverPriority breaks ties between equally advanced members; more wins. It is 0 with the tag nofailover, and 1 when
+// nothing is configured. A member may lead with priority 0 when nofailover: false stands beside it; ask NoFailover.
+func (t Tags) FailoverPriority() int { return t.priority("nofailover", "failover_priority") }
+
+// NoSync says that this member is never a synchronous standby: the tag nosync, or without it a sync_priority of 0 or less.
+func (t Tags) NoSync() bool { return t.excluded("nosync", "sync_priority") }
+
+// SyncPriority orders the members that can be synchronous standbys, as FailoverPriority does for leading.
+func (t Tags) SyncPriority() int { return t.priority("nosync", "sync_priority") }
+
+// excluded is the flag, or what the priority says where the flag is missing or null.
+func (t Tags) excluded(flag, priority string) bool {
+	if v := t[flag]; v != nil {
 		return truthy(v)
 	}
-	p, ok := t["failover_priority"]
-	return ok && t.priority(p) <= 0
+	n, ok := parseInt(t[priority])
+	return ok && n <= 0
 }
 
-func (t Tags) priority(v any) int {
-	n, ok := number(v)
+func (t Tags) priority(flag, priority string) int {
+	if truthy(t[flag]) {
+		return 0
+	}
+	n, ok := parseInt(t[priority])
 	if !ok {
 		return 1
 	}
-	return int(max(min(n, 1<<30), -1<<30))
-}
-
-// FailoverPriority breaks ties between equally advanced members; more wins. It is 0 for a member that must not lead,
-// and 1 when not configured.
-func (t Tags) FailoverPriority() int {
-	if v, ok := t["nofailover"]; ok && truthy(v) {
-		return 0
-	}
-	if v, ok := t["failover_priority"]; ok {
-		return t.priority(v)
-	}
-	return 1
+	return int(max(min(n, math.MaxInt32), math.MinInt32))
 }
 
 // NoLoadBalance says that health checks for replicas fail on this member.
@@ -56,15 +45,6 @@ func (t Tags) NoLoadBalance() bool { return truthy(t["noloadbalance"]) }
 
 // CloneFrom says that new replicas prefer this member as their source.
 func (t Tags) CloneFrom() bool { return truthy(t["clonefrom"]) }
-
-// NoSync says that this member is never a synchronous standby.
-func (t Tags) NoSync() bool {
-	if v, ok := t["nosync"]; ok {
-		return truthy(v)
-	}
-	p, ok := t["sync_priority"]
-	return ok && t.priority(p) <= 0
-}
 
 // NoStream says that this member does not stream and needs no slot.
 func (t Tags) NoStream() bool { return ParseBool(t["nostream"]) }
@@ -101,24 +81,31 @@ func (t Tags) Published() Tags {
 // Contradictions are tags that say opposite things, one sentence each, with what is done.
 func (t Tags) Contradictions() []string {
 	var out []string
-	for flag, priority := range map[string]string{"nofailover": "failover_priority", "nosync": "sync_priority"} {
-		f, ok1 := t[flag]
-		p, ok2 := t[priority]
-		if ok1 && ok2 && truthy(f) == (t.priority(p) > 0) {
-			out = append(out, fmt.Sprintf("tags: %s: %v and %s: %v contradict each other; %s wins", flag, f, priority, p, flag))
+	for _, pair := range [...][2]string{{"nofailover", "failover_priority"}, {"nosync", "sync_priority"}} {
+		flag, priority := t[pair[0]], t[pair[1]]
+		n, ok := parseInt(priority)
+		if flag == nil || !ok || truthy(flag) == (n <= 0) {
+			continue
 		}
+		out = append(out, fmt.Sprintf("the tags %s: %v and %s: %v contradict each other; %[1]s decides", pair[0], flag, pair[1], priority))
 	}
 	return out
 }
 
 // SlotName is the name of a member's physical replication slot (reference section 5.14.1): lower case, - and . become _,
-// what PostgreSQL does not take becomes u and its code, at most 63 bytes.
+// what PostgreSQL does not take becomes u and its code point in at least four decimal digits, at most 63 bytes. Two
+// members can share a name; nothing here prevents it.
 func SlotName(member string) string {
 	var b strings.Builder
-	for _, r := range strings.ToLower(member) {
-		switch {
+	name := []rune(member)
+	for i, r := range name {
+		switch r = unicode.ToLower(r); {
 		case r == '-' || r == '.':
 			b.WriteByte('_')
+		case name[i] == 'İ': // Unicode's full mapping, as Python has it: i and a combining dot above
+			b.WriteString("iu0775")
+		case name[i] == 'Σ' && endsWord(name, i):
+			b.WriteString("u0962") // ς
 		case r == '_' || (r >= 'a' && r <= 'z') || (r >= '0' && r <= '9'):
 			b.WriteRune(r)
 		default:
@@ -128,35 +115,20 @@ func SlotName(member string) string {
 	return b.String()[:min(b.Len(), 63)]
 }
 
-// ParseBool reads a boolean in the forms that the dynamic configuration takes: on, true, yes, 1 in any case; everything
-// else is false (reference section 4.4).
-func ParseBool(v any) bool {
-	switch v := v.(type) {
-	case bool:
-		return v
-	case string:
-		switch strings.ToLower(strings.TrimSpace(v)) {
-		case "on", "true", "yes", "1":
-			return true
-		}
-		return false
+// endsWord is Unicode's condition for a final sigma: a letter with case before it, none after it, not counting marks.
+func endsWord(name []rune, i int) bool {
+	cased := func(r rune) bool {
+		return unicode.In(r, unicode.Lu, unicode.Ll, unicode.Lt, unicode.Other_Lowercase, unicode.Other_Uppercase)
 	}
-	n, ok := number(v)
-	return ok && n == 1
-}
-
-// parseInt reads an integer C-style: 0x for hexadecimal, a leading 0 for octal; fractions are rounded.
-func parseInt(v any) (int64, bool) {
-	if s, ok := v.(string); ok {
-		s = strings.TrimSpace(s)
-		if i, err := strconv.ParseInt(s, 0, 64); err == nil {
-			return i, true
-		}
-		f, err := strconv.ParseFloat(s, 64)
-		if err != nil {
-			return 0, false
-		}
-		return number(f)
+	passed := func(r rune) bool {
+		return unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf, unicode.Lm, unicode.Sk) || strings.ContainsRune(".:'’·", r)
 	}
-	return number(v)
+	before, after := i-1, i+1
+	for before >= 0 && passed(name[before]) {
+		before--
+	}
+	for after < len(name) && passed(name[after]) {
+		after++
+	}
+	return before >= 0 && cased(name[before]) && (after == len(name) || !cased(name[after]))
 }
