@@ -30,7 +30,6 @@ func config(t *testing.T, bin string, s postgrestest.Setup) local.Config {
 		Superuser:   local.Credentials{Username: s.Superuser, Password: s.SuperuserPassword},
 		Replication: local.Credentials{Username: s.Replication, Password: s.ReplicationPassword},
 		Rewind:      local.Credentials{Username: "rewinder", Password: "rewind it"},
-		// Group commit and the like are none of the suite's business; not waiting for the disk makes it quick.
 		InitdbOptions: []string{"auth=scram-sha-256", "encoding=UTF8", "locale=C"},
 		Log:           testLog(t),
 	}
@@ -40,6 +39,7 @@ func config(t *testing.T, bin string, s postgrestest.Setup) local.Config {
 func TestController(t *testing.T) {
 	for _, major := range postgrestest.Versions() {
 		t.Run("postgresql"+major, func(t *testing.T) {
+			t.Parallel()
 			bin := postgrestest.Binaries(t, major)
 			postgrestest.RunController(t, postgrestest.Harness{
 				Open: func(t *testing.T, s postgrestest.Setup) postgres.Controller {
