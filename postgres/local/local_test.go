@@ -26,10 +26,10 @@ func config(t *testing.T, bin string, s postgrestest.Setup) local.Config {
 	t.Helper()
 	return local.Config{
 		Name: s.Name, Scope: s.Scope, DataDir: s.DataDir, BinDir: bin, PGPass: filepath.Join(s.Home, "pgpass"),
-		Listen:      net.JoinHostPort(s.Host, strconv.Itoa(s.Port)),
-		Superuser:   local.Credentials{Username: s.Superuser, Password: s.SuperuserPassword},
-		Replication: local.Credentials{Username: s.Replication, Password: s.ReplicationPassword},
-		Rewind:      local.Credentials{Username: "rewinder", Password: "rewind it"},
+		Listen:        net.JoinHostPort(s.Host, strconv.Itoa(s.Port)),
+		Superuser:     local.Credentials{Username: s.Superuser, Password: s.SuperuserPassword},
+		Replication:   local.Credentials{Username: s.Replication, Password: s.ReplicationPassword},
+		Rewind:        local.Credentials{Username: "rewinder", Password: "rewind it"},
 		InitdbOptions: []string{"auth=scram-sha-256", "encoding=UTF8", "locale=C"},
 		Log:           testLog(t),
 	}
