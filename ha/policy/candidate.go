@@ -113,7 +113,35 @@ func whyNobody(v View, c Config) string {
 // offLine says why this node's WAL is not on the cluster's line, by the promotions that the lease record knows
 // (hazard B9: a dead branch can have the larger LSN); empty: it is, as far as is known.
 func offLine(v View) string {
-	return offLineOf(knownNote(v), v.Server.Branch.History, v.Server.Branch.End, v.Server.Branch.Promotions)
+	b := v.Server.Branch
+	return offLineOf(v, b.History, b.End, b.Promotions)
+}
+
+// offLineOf judges any branch. The record is what counts, unless the key `history`, which every leader writes, knows a
+// later timeline: then a Patroni member led since, which knows no record, or an operator deleted the record.
+func offLineOf(v View, h wal.History, end wal.Position, mine []cluster.Promotion) string {
+	note := knownNote(v)
+	lines := v.Cluster.History.Lines
+	if n := len(lines); n > 0 && lines[n-1].Timeline+1 > note.Promotion.Timeline && v.Lease.Note.Promotion.Timeline <= lines[n-1].Timeline {
+		return offHistory(lines, h, end)
+	}
+	return offNote(note, h, end, mine)
+}
+
+// offHistory says why a branch is not the one that the key `history` describes.
+func offHistory(lines []cluster.HistoryLine, h wal.History, end wal.Position) string {
+	for _, l := range lines {
+		if end.Timeline == l.Timeline && end.LSN > l.LSN {
+			return fmt.Sprintf("its WAL on timeline %d ends at %v, beyond %v, where the key history says that the timeline ended", end.Timeline, end.LSN, l.LSN)
+		}
+		if end.Timeline > l.Timeline && h.Known() {
+			i := slices.IndexFunc(h.Switches, func(s wal.Switch) bool { return s.Timeline == l.Timeline })
+			if i < 0 || h.Switches[i].LSN != l.LSN {
+				return fmt.Sprintf("its timeline %d did not come along timeline %d as the key history says", end.Timeline, l.Timeline)
+			}
+		}
+	}
+	return ""
 }
 
 // knownNote is the note without a promotion that was announced and certainly never made: its maker answers, and is on an
@@ -139,7 +167,7 @@ func knownNote(v View) cluster.Note {
 	return n
 }
 
-func offLineOf(note cluster.Note, h wal.History, end wal.Position, mine []cluster.Promotion) string {
+func offNote(note cluster.Note, h wal.History, end wal.Position, mine []cluster.Promotion) string {
 	line := note.Line()
 	for _, p := range line {
 		if slices.ContainsFunc(mine, func(m cluster.Promotion) bool { return m.ID == p.ID }) {
@@ -217,7 +245,7 @@ func rival(v View, c Config, p Peer) string {
 		// Beside a Patroni primary that does not know yet that it lost its key nobody promotes (reference section 5.7.2).
 		return p.Name + " (a Patroni member) still runs as primary"
 	}
-	if !p.Patroni && offLineOf(knownNote(v), p.History, p.End, p.Promotions) != "" {
+	if !p.Patroni && offLineOf(v, p.History, p.End, p.Promotions) != "" {
 		return ""
 	}
 	if p.Patroni && (p.End == v.Server.Branch.End || v.Lease.SeenFor > 2*v.Lease.TTL+10*time.Second) {

@@ -311,6 +311,9 @@ func (p *patroni) race() {
 		var got policy.Peer
 		to := p.w.nodeOf(name)
 		n.ask(&p.process, to, func() bool { return to.answer(&got) }, func(ok bool) {
+			if ok && to.agent != nil && to.agent.reason == policy.ReasonNotEligible {
+				ok = false // its REST API says watchdog_failed: it cannot lead, so nobody waits for it
+			}
 			if ok && got.Running && (!got.InRecovery || n.disk.tip == nil || got.End.LSN > n.disk.tip.lsn) {
 				healthiest = false
 			}

@@ -61,6 +61,7 @@ type World struct {
 	sysids     uint64
 	promotions int
 	wakesHeld  bool
+	instant    int // events at this instant so far
 	settings   []string
 	cache      []*decoded // by key, ascending
 	parsed     [2]parsedRecord
@@ -157,9 +158,20 @@ func (w *World) RunUntil(d time.Duration, done func() bool) bool {
 	return false
 }
 
+// instantEvents is how many events at one instant are taken for a loop that time does not get out of.
+const instantEvents = 20_000
+
 func (w *World) step() {
 	e := w.pop()
+	if w.now != e.at {
+		w.instant = 0
+	}
 	w.now = e.at
+	if w.instant++; w.instant == instantEvents {
+		w.violate("HOT", "more than %d events at one instant", instantEvents)
+		w.queue = nil // nothing more happens
+		return
+	}
 	w.events++
 	w.mix(uint64(e.at))
 	w.mix(e.seq)
