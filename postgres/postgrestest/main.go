@@ -22,14 +22,15 @@ const reexecuted = "PGREGENT_TEST_REEXECUTED"
 //	func TestMain(m *testing.M) { os.Exit(postgrestest.Main(m)) }
 //
 // PostgreSQL refuses to run as root. When the test binary runs as root, Main runs a copy of it as an unprivileged user
-// ($PGREGENT_TEST_USER, default postgres), with HOME and TMPDIR in a folder that this user owns, and hands on its exit code. Without a TMPDIR
-// in the environment that folder is in memory (/dev/shm) when there are 4 GB to spare. Otherwise it runs the tests here. In both cases the process that runs the tests is made a child subreaper first (Linux), so
-// that the backends of a postmaster that a test kills become its children, and Server can wait for them.
+// ($PGREGENT_TEST_USER, default postgres), with HOME and TMPDIR in a folder that this user owns, and hands on its exit
+// code. Without a TMPDIR in the environment that folder is in memory (/dev/shm) when there are 4 GB to spare. Otherwise,
+// and when it is fuzzing, it runs the tests here. In both cases the process that runs the tests is made a child subreaper
+// first (Linux), so that the backends of a postmaster that a test kills become its children, and Server can wait for them.
 //
 // A coverage profile asked for on the command line is carried back. Other profiles are written only when the
 // unprivileged user may write there.
 func Main(m *testing.M) int {
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 || isFuzzing(os.Args[1:]) {
 		if err := becomeSubreaper(); err != nil {
 			fmt.Fprintln(os.Stderr, "postgrestest: become a child subreaper:", err)
 			return 2
@@ -46,6 +47,18 @@ func Main(m *testing.M) int {
 		return 2
 	}
 	return code
+}
+
+// isFuzzing says that "go test -fuzz" runs this binary. It keeps its corpus where only its own user may write, and fuzz
+// targets need no server.
+func isFuzzing(args []string) bool {
+	for _, arg := range args {
+		name, value, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if name == "test.fuzzworker" || name == "test.fuzz" && value != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // runAsUser runs a copy of this binary with its arguments as the unprivileged user. A copy, because "go test" builds
