@@ -82,6 +82,7 @@ func (n *Node) decode(snap dcs.Snapshot) {
 	before := n.cluster
 	n.cluster = cluster.Decode(items)
 	if before.Leader.Version != n.cluster.Leader.Version || before.Failover.Version != n.cluster.Failover.Version {
+		n.asked = 0
 		clear(n.answers) // what the members said before the leader went, or before the request, decides nothing
 	}
 	c := n.cluster.Config

@@ -57,6 +57,7 @@ type Node struct {
 	line    line
 	answers map[string]answer
 	asking  bool
+	asked   time.Duration // when the members were asked last
 	probing string
 
 	task     *task

@@ -22,6 +22,7 @@ const (
 	observeStale = 4 * time.Second        // an older look says nothing any more
 	askLimit     = 700 * time.Millisecond // one peer's answer
 	probeLimit   = 2 * time.Second        // the leader's account of its WAL
+	askPause     = 100 * time.Millisecond // between two questions to the same: an answer, or a refusal, may come at once
 )
 
 // observer looks at PostgreSQL beside the loop, so that a hung server never delays a renewal (invariant I21).
@@ -130,7 +131,7 @@ type answer struct {
 // askPeers asks every other member at once, and wakes the loop when all have answered or the time is over. The time is
 // short, so that a dead host does not stretch an election (design section 9).
 func (n *Node) askPeers(ctx context.Context) {
-	if n.asking {
+	if n.asking || (n.asked != 0 && n.clock.Now()-n.asked < askPause) {
 		return
 	}
 	members := make([]cluster.Member, 0, len(n.cluster.Members))
@@ -141,6 +142,7 @@ func (n *Node) askPeers(ctx context.Context) {
 	}
 	n.asking = true
 	sent := n.clock.Now()
+	n.asked = sent
 	go func() {
 		got := n.Ask(ctx, members)
 		n.post(ctx, func() {
@@ -226,7 +228,7 @@ type line struct {
 
 // probe asks a member over the replication protocol where its WAL comes from and ends.
 func (n *Node) probe(ctx context.Context, member string) {
-	if n.probing != "" {
+	if n.probing != "" || (n.line.asked && n.line.member == member && n.clock.Now()-n.line.sent < askPause) {
 		return
 	}
 	m, ok := n.cluster.Member(member)
