@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -84,7 +85,9 @@ func runAsUser() (int, error) {
 	cmd := exec.Command(binary, args...) //nolint:noctx // "go test" has its own time-out
 	cmd.Env = append(os.Environ(), reexecuted+"=1", "HOME="+dir, "TMPDIR="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
+	cmd.SysProcAttr = userAttr(cred)
+	runtime.LockOSThread() // the kernel's death signal follows the thread that forks
+	defer runtime.UnlockOSThread()
 	err = cmd.Run()
 	if profile != "" {
 		if data, readErr := os.ReadFile(filepath.Join(dir, "cover.out")); readErr == nil {

@@ -12,6 +12,11 @@ func serverAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 }
 
+// userAttr changes the user, and has the kernel kill the tests when "go test" kills this process.
+func userAttr(cred *syscall.Credential) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: cred, Pdeathsig: syscall.SIGKILL}
+}
+
 // quickDir is where temporary folders go: tests make many clusters, and none of them has to survive a loss of power. Empty
 // means the system's default.
 func quickDir() string {

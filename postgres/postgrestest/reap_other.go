@@ -12,3 +12,8 @@ func reap(int) {}
 
 // quickDir is the system's default folder for temporary files.
 func quickDir() string { return "" }
+
+// userAttr changes the user.
+func userAttr(cred *syscall.Credential) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: cred}
+}
