@@ -14,7 +14,7 @@ import (
 // says "no rewind required".
 //
 // The latest timeline on which both identities are known and agree vouches for everything before it. After it, a
-// timeline counts as the same only when it begins at the same LSN and
+// timeline counts as the same only when it begins at the same LSN, after the same timeline, and
 //   - both identities are known and agree, or
 //   - neither is known, as for promotions by Patroni members: then the switch point alone decides, as it does there.
 //
@@ -24,6 +24,9 @@ import (
 func Compare(mine, theirs Branch) (Relation, wal.Position) {
 	if !mine.History.Known() || !theirs.History.Known() || mine.End.LSN == 0 || mine.End.Timeline == 0 {
 		return RelationUnknown, wal.Position{}
+	}
+	if _, on := mine.History.Begin(mine.End.Timeline); !on {
+		return compareUnread(mine, theirs)
 	}
 	// The first of my timelines, in order, that is another promotion than theirs of that number.
 	vouched := vouchedFor(mine, theirs)
@@ -36,12 +39,7 @@ func Compare(mine, theirs Branch) (Relation, wal.Position) {
 		}
 		switch samePromotion(mine, theirs, tl) {
 		case different:
-			begin, _ := mine.History.Begin(tl)
-			fork := wal.Position{Timeline: previous(mine.History, tl), LSN: begin}
-			if b, _ := theirs.History.Begin(tl); b < fork.LSN {
-				fork.LSN = b
-			}
-			return RelationOtherPromotion, fork
+			return RelationOtherPromotion, forkBefore(mine.History, theirs.History, tl)
 		case untold:
 			return RelationUnknown, wal.Position{}
 		}
@@ -61,6 +59,39 @@ func Compare(mine, theirs Branch) (Relation, wal.Position) {
 	return RelationBehind, mine.End
 }
 
+// compareUnread compares WAL that ends on a timeline which the own history does not reach: pg_control is older than the
+// last change of timeline, as after a crash soon after it. Where that timeline begins is not known, so only its identity
+// can say that it is theirs; the fork that is returned otherwise is a lower bound.
+func compareUnread(mine, theirs Branch) (Relation, wal.Position) {
+	tip, end := mine.History.Tip, mine.End.Timeline
+	if end < tip {
+		return RelationUnknown, wal.Position{} // the own history contradicts where the WAL ends
+	}
+	_, on := theirs.History.Begin(end)
+	x, known := identity(mine, end)
+	y, told := identity(theirs, end)
+	if on && known && told && x == y { // their history is mine too, as far as it goes to that timeline
+		if theirs.History.Contains(mine.End) {
+			return RelationBehind, mine.End
+		}
+		i := slices.IndexFunc(theirs.History.Switches, func(s wal.Switch) bool { return s.Timeline == end })
+		return RelationDiverged, wal.Position{Timeline: end, LSN: theirs.History.Switches[i].LSN}
+	}
+	// What is known of my way ends where my tip begins.
+	var fork wal.Position
+	if begin, _ := mine.History.Begin(tip); begin != 0 {
+		var rel Relation
+		rel, fork = Compare(Branch{mine.History, wal.Position{Timeline: tip, LSN: begin}, mine.Promotions}, theirs)
+		if rel == RelationUnknown || rel == RelationOtherPromotion {
+			return rel, fork
+		}
+	}
+	if on {
+		return RelationOtherPromotion, fork
+	}
+	return RelationDiverged, fork
+}
+
 // timelines are mine in order, up to the one that my WAL ends on.
 func timelines(b Branch) []wal.Timeline {
 	var out []wal.Timeline
@@ -74,14 +105,19 @@ func timelines(b Branch) []wal.Timeline {
 	return out
 }
 
-func previous(h wal.History, tl wal.Timeline) wal.Timeline {
-	var before wal.Timeline
-	for _, s := range h.Switches {
-		if s.Timeline < tl {
-			before = s.Timeline
-		}
+// forkBefore is the last position that two histories share before timeline tl of mine; zero when that is the first one.
+func forkBefore(mine, theirs wal.History, tl wal.Timeline) wal.Position {
+	i := slices.IndexFunc(mine.Switches, func(s wal.Switch) bool { return s.Timeline >= tl })
+	if i < 0 {
+		i = len(mine.Switches)
 	}
-	return before
+	if i == 0 {
+		return wal.Position{}
+	}
+	last := mine.Switches[i-1]
+	way := wal.History{Tip: last.Timeline, Switches: mine.Switches[:i-1]}
+	at, _ := way.Fork(theirs, wal.Position{Timeline: last.Timeline, LSN: last.LSN})
+	return at
 }
 
 // vouchedFor is the latest timeline that both branches know to be the same promotion; 0: none.
@@ -89,7 +125,7 @@ func vouchedFor(a, b Branch) wal.Timeline {
 	for _, tl := range slices.Backward(timelines(a)) {
 		x, ok1 := identity(a, tl)
 		y, ok2 := identity(b, tl)
-		if _, on := b.History.Begin(tl); on && ok1 && ok2 && x == y {
+		if _, on := b.History.Begin(tl); on && ok1 && ok2 && x == y && from(a.History, tl) == from(b.History, tl) {
 			return tl
 		}
 	}
@@ -104,19 +140,29 @@ const (
 	untold // the other side has not said it yet
 )
 
-// samePromotion says whether timeline tl of mine is theirs of that number.
+// samePromotion says whether timeline tl of mine is theirs of that number; every earlier one of mine is.
 func samePromotion(mine, theirs Branch, tl wal.Timeline) sameness {
 	x, known := identity(mine, tl)
 	y, told := identity(theirs, tl)
-	beginMine, _ := mine.History.Begin(tl)
-	beginTheirs, _ := theirs.History.Begin(tl)
+	sameWay := from(mine.History, tl) == from(theirs.History, tl)
 	switch {
-	case beginMine == beginTheirs && known == told && x == y:
+	case sameWay && known == told && x == y:
 		return same
-	case beginMine == beginTheirs && known && !told && tl == theirs.History.Tip:
+	case sameWay && known && !told && tl == theirs.History.Tip:
 		return untold
 	}
 	return different
+}
+
+// from is where a timeline of the history comes from: the timeline before it, and where that ended.
+func from(h wal.History, tl wal.Timeline) wal.Position {
+	var at wal.Position
+	for _, s := range h.Switches {
+		if s.Timeline < tl {
+			at = wal.Position{Timeline: s.Timeline, LSN: s.LSN}
+		}
+	}
+	return at
 }
 
 func identity(b Branch, tl wal.Timeline) (string, bool) {

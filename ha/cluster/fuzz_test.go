@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pgregent/pgregent/postgres/wal"
 )
 
 // FuzzDecode gives every key any value: nothing panics (hazard E3), what is written is JSON in ASCII, and what was written
@@ -87,6 +89,46 @@ func hasNull(v any) bool {
 		}
 	}
 	return false
+}
+
+// FuzzCompare compares branches that contradict themselves as the bytes will have it: nothing panics, and what is called
+// behind ends on the other's history.
+func FuzzCompare(f *testing.F) {
+	f.Add([]byte{2, 1, 1, 5, 2, 9, 2, 5}, []byte{3, 2, 1, 5, 2, 7, 3, 9, 2, 5})
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		mine, theirs := branchFrom(a), branchFrom(b)
+		rel, at := Compare(mine, theirs)
+		if rel == RelationBehind {
+			require.True(t, theirs.History.Contains(mine.End))
+			require.Equal(t, mine.End, at)
+		}
+		if rel == RelationDiverged {
+			require.NotEqual(t, mine.End, at)
+		}
+	})
+}
+
+// branchFrom takes small numbers off: the tip, how many switches, each with timeline and LSN, the end, the promotions.
+func branchFrom(b []byte) Branch {
+	next := func() uint32 {
+		if len(b) == 0 {
+			return 0
+		}
+		v := b[0] % 16
+		b = b[1:]
+		return uint32(v)
+	}
+	out := Branch{History: wal.History{Tip: wal.Timeline(next())}}
+	for range next() {
+		out.History.Switches = append(out.History.Switches, wal.Switch{Timeline: wal.Timeline(next()), LSN: wal.LSN(next())})
+	}
+	out.End = wal.Position{Timeline: wal.Timeline(next()), LSN: wal.LSN(next())}
+	for len(b) > 0 {
+		tl := wal.Timeline(next())
+		begin, _ := out.History.Begin(tl)
+		out.Promotions = append(out.Promotions, Promotion{Timeline: tl, LSN: begin, ID: string(rune('a' + next()%3))})
+	}
+	return out
 }
 
 // FuzzNames looks at slot names and tags.
