@@ -19,7 +19,9 @@ func (n *Node) look(ctx context.Context) policy.View {
 	n.observer.kick()
 	n.readStore(ctx)
 	n.readGuard(ctx)
-	n.server = n.observer.latest(ctx, asked)
+	var begun time.Duration
+	n.server, begun = n.observer.latest(ctx, asked)
+	n.settle(begun)
 	n.findForeign()
 	n.noteDown()
 	n.learn()

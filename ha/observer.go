@@ -3,6 +3,7 @@ package ha
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ func errorsIs(err, target error) bool { return err != nil && errors.Is(err, targ
 const (
 	observeLimit = 3 * time.Second        // one look at PostgreSQL
 	observeWait  = 100 * time.Millisecond // how long a turn waits for the look that it asked for; a hung server costs it once
+	observeEvery = time.Second            // without being asked: a replica that lost its leader is to notice
 	observeStale = 4 * time.Second        // an older look says nothing any more
 	askLimit     = 700 * time.Millisecond // one peer's answer
 	probeLimit   = 2 * time.Second        // the leader's account of its WAL
@@ -51,11 +53,15 @@ func (o *observer) kick() {
 
 func (o *observer) run(ctx context.Context) {
 	for {
+		timer := o.node.clock.Timer(observeEvery)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return
 		case <-o.kicks:
+		case <-timer.C():
 		}
+		timer.Stop()
 		begun := o.node.clock.Now()
 		o.mu.Lock()
 		o.busy = begun
@@ -73,8 +79,8 @@ func (o *observer) run(ctx context.Context) {
 		close(o.fresh)
 		o.fresh = make(chan struct{})
 		o.mu.Unlock()
-		if changed && late {
-			o.node.post(ctx, func() {}) // the turn that asked has gone on without this
+		if changed || late {
+			o.node.post(ctx, func() {}) // the turn that asked has gone on without this, or none did
 		}
 	}
 }
@@ -84,9 +90,9 @@ func materially(a, b postgres.Status) bool {
 	return a.Answered != b.Answered || a.Role != b.Role || a.Data != b.Data || a.Timeline != b.Timeline || a.Streaming != b.Streaming
 }
 
-// latest returns the newest look, waiting a moment for the one that was just asked for. A look that is too old is
-// returned with its SQL part emptied: unknown is not false.
-func (o *observer) latest(ctx context.Context, asked time.Duration) postgres.Status {
+// latest returns the newest look and when it was begun, waiting a moment for the one that was just asked for. A look
+// that is too old is returned with its SQL part emptied: unknown is not false.
+func (o *observer) latest(ctx context.Context, asked time.Duration) (postgres.Status, time.Duration) {
 	timer := time.NewTimer(observeWait)
 	defer timer.Stop()
 	for waiting := true; ; {
@@ -96,14 +102,14 @@ func (o *observer) latest(ctx context.Context, asked time.Duration) postgres.Sta
 		now := o.node.clock.Now()
 		hung := busy != 0 && now-busy > observeWait
 		if begun >= asked || ctx.Err() != nil {
-			return last
+			return last, begun
 		}
 		if !waiting || hung {
 			if now-begun > observeStale {
 				return postgres.Status{Data: last.Data, DataErr: last.DataErr, Control: last.Control,
-					Err: errors.New("postgresql has not answered for " + observeStale.String())}
+					Err: errors.New("postgresql has not answered for " + observeStale.String())}, begun
 			}
-			return last
+			return last, begun
 		}
 		select {
 		case <-fresh:
@@ -176,7 +182,7 @@ func (n *Node) peersView(now time.Duration) []policy.Peer {
 		if m.Name == n.cfg.Name {
 			continue
 		}
-		p := policy.Peer{Name: m.Name, Tags: m.Tags, Patroni: m.Pgregent == ""}
+		p := policy.Peer{Name: m.Name, Tags: m.Tags, Patroni: m.Pgregent == "", Connected: n.connected(m.Name)}
 		if m.APIURL == "" {
 			p.Asked = true // nobody can ask it, so nobody waits for its answer
 		} else if a, ok := n.answers[m.Name]; ok {
@@ -188,6 +194,13 @@ func (n *Node) peersView(now time.Duration) []policy.Peer {
 		peers = append(peers, p)
 	}
 	return peers
+}
+
+// connected says that a member streams from the server here.
+func (n *Node) connected(member string) bool {
+	return slices.ContainsFunc(n.server.Walsenders, func(w postgres.Walsender) bool {
+		return w.ApplicationName == member && w.State == "streaming"
+	})
 }
 
 func fillPeer(p *policy.Peer, s rest.Status) {

@@ -21,6 +21,9 @@ type task struct {
 	member   string
 	since    time.Duration
 	cancel   context.CancelFunc
+	over     bool // it has ended, at finished, with failed
+	finished time.Duration
+	failed   error
 	progress atomic.Pointer[postgres.Progress]
 }
 
@@ -104,31 +107,40 @@ func (n *Node) start(ctx context.Context, kind policy.TaskKind, member string, f
 	return nil
 }
 
+// ended notes a task's end. For the policy it goes on running until PostgreSQL was looked at again: a decision on what
+// was seen before the task did its work could do it once more.
 func (n *Node) ended(t *task, err error) {
-	took := n.clock.Now() - t.since
+	now := n.clock.Now()
+	took := now - t.since
 	n.counters.task(t.kind, took, err)
 	if err != nil {
 		n.log.Warn("task failed", "task", string(t.kind), "of", t.member, "after", took.Round(time.Millisecond), "error", err)
 	} else {
 		n.log.Info("task done", "task", string(t.kind), "of", t.member, "after", took.Round(time.Millisecond))
 	}
-	if n.task != t {
-		return // it was replaced
+	t.over, t.finished, t.failed = true, now, err
+	n.observer.kick()
+}
+
+// settle turns a task that has ended into the last outcome, once a look at PostgreSQL was begun after its end.
+func (n *Node) settle(looked time.Duration) {
+	t := n.task
+	if t == nil || !t.over || looked < t.finished {
+		return
 	}
 	n.task = nil
 	times := 0
-	if err != nil {
+	if t.failed != nil {
 		times = 1
 		if n.last.Kind == t.kind && n.last.Failed != "" {
 			times += n.last.Times
 		}
 	}
-	n.last = outcome{at: n.clock.Now(), Outcome: policy.Outcome{Kind: t.kind, Member: t.member, Times: times}}
-	if err != nil {
-		n.last.Failed = err.Error()
-		n.last.Impossible = errors.Is(err, postgres.ErrRewindImpossible) || errors.Is(err, postgres.ErrSystemID)
+	n.last = outcome{at: t.finished, Outcome: policy.Outcome{Kind: t.kind, Member: t.member, Times: times}}
+	if t.failed != nil {
+		n.last.Failed = t.failed.Error()
+		n.last.Impossible = errors.Is(t.failed, postgres.ErrRewindImpossible) || errors.Is(t.failed, postgres.ErrSystemID)
 	}
-	n.observer.kick()
 }
 
 func (n *Node) source(member string) (postgres.Source, error) {

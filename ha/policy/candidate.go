@@ -17,13 +17,14 @@ type candidate struct {
 	end        wal.Position
 	priority   int
 	wasPrimary bool
+	connected  bool // it streams from the leader that chooses: a clean shutdown leaves it with everything
 }
 
 // compareCandidates is the order of an election: a total order, so that every node that knows the same comes to the
 // same winner. More WAL first, a later timeline before an earlier one (all of them are on the cluster's line, which was
 // checked before); then the configured priority; then the name, so that there is always one.
 func compareCandidates(a, b candidate) int {
-	return cmp.Or(b.end.Compare(a.end), cmp.Compare(b.priority, a.priority), boolFirst(a.wasPrimary, b.wasPrimary), cmp.Compare(a.name, b.name))
+	return cmp.Or(boolFirst(a.connected, b.connected), b.end.Compare(a.end), cmp.Compare(b.priority, a.priority), boolFirst(a.wasPrimary, b.wasPrimary), cmp.Compare(a.name, b.name))
 }
 
 func boolFirst(a, b bool) int {
@@ -89,7 +90,7 @@ func bestPeer(v View, c Config, except string) (name string, ok bool) {
 	var can []candidate
 	for _, p := range v.Peers {
 		if p.Name != except && cannotLead(v, c, p, false) == "" {
-			can = append(can, candidate{p.Name, p.End, p.Tags.FailoverPriority(), false})
+			can = append(can, candidate{p.Name, p.End, p.Tags.FailoverPriority(), false, p.Connected})
 		}
 	}
 	if len(can) == 0 {
@@ -252,8 +253,8 @@ func rival(v View, c Config, p Peer) string {
 		// A Patroni member gives way to anybody with more WAL, on whatever branch: nobody waits for it for ever.
 		return ""
 	}
-	me := candidate{v.Self.Name, v.Server.Branch.End, v.Self.Tags.FailoverPriority(), v.Server.Process == ProcessNone && v.Server.WasPrimary}
-	it := candidate{p.Name, p.End, p.Tags.FailoverPriority(), !p.InRecovery}
+	me := candidate{v.Self.Name, v.Server.Branch.End, v.Self.Tags.FailoverPriority(), v.Server.Process == ProcessNone && v.Server.WasPrimary, false}
+	it := candidate{p.Name, p.End, p.Tags.FailoverPriority(), !p.InRecovery, false}
 	if p.Running && v.Server.Process == ProcessNone && p.End == me.end {
 		return fmt.Sprintf("%s is as far (%v) and its PostgreSQL runs", p.Name, p.End)
 	}

@@ -72,6 +72,17 @@ func leaveToOthers(v View, c Config) (Decision, bool) {
 	d := Decision{Reason: ReasonWaitTarget, Wake: min(left, time.Second)}
 	switch {
 	case n.Target != "" && n.Target != v.Self.Name:
+		// A target that has not got it all, while this node has, is not waited for to the end: it is asked again once it
+		// had the time to see what it has.
+		if p, ok := peer(v, n.Target); ok && v.Lease.SeenFor > peerFresh && n.End.LSN != 0 && n.End.LSN <= v.Server.Branch.End.LSN {
+			if !p.Asked || p.Age > peerFresh/2 {
+				d.Ask, d.Wake = true, contestPause
+			} else if !p.Answered || p.End.LSN < n.End.LSN {
+				return Decision{}, false
+			}
+		} else {
+			d.Wake = min(d.Wake, max(peerFresh-v.Lease.SeenFor, contestPause))
+		}
 		d.Detail = fmt.Sprintf("the lease was released for %s, which has %v to take it", n.Target, round(left))
 		return d, true
 	case n.End.LSN > v.Server.Branch.End.LSN:

@@ -173,6 +173,7 @@ type Peer struct {
 	Unfit      bool          // it says that it cannot lead (watchdog_failed, an unsupported setting)
 	StoreAge   time.Duration // since it last heard from the store; only pgregent members say; 0 otherwise
 	Patroni    bool          // not a pgregent member
+	Connected  bool          // it streams from this node's PostgreSQL right now
 	Promotions []cluster.Promotion
 	History    wal.History
 }
