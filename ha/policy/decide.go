@@ -58,8 +58,13 @@ func situation(v View, c Config) Decision {
 		return paused(v, c)
 	case v.Lease.Open:
 		return leader(v, c)
-	case v.Cluster.Leader.Name != "" && v.Cluster.Leader.Name != v.Self.Name:
-		return follower(v, c)
+	case v.Cluster.Leader.Name != "" && v.Cluster.Leader.Name != v.Self.Name && !v.Lease.Takeable:
+		// A dead holder's key goes with the take (rule R5): failover does not wait for the store to end its session.
+		d := follower(v, c)
+		if in := v.Lease.TakeIn; in > 0 {
+			d.Wake = shorter(d.Wake, in)
+		}
+		return d
 	case !v.Cluster.Initialize.Valid() && !v.Lease.Present:
 		// A lease record is proof that the cluster exists: then a missing key `initialize` makes nobody create another
 		// one over it, and the next leader writes it again.

@@ -140,7 +140,6 @@ func (a *agent) observe(snap dcs.Snapshot) {
 	}
 	a.cluster.Config.Dynamic = a.dynamic
 	a.snap = snap
-	a.learn()
 }
 
 // learn records durably which promotions the own WAL has come through (hazard B10): the own one when it is complete, and
@@ -217,6 +216,9 @@ func (a *agent) decide() {
 	g := a.n.guard
 	if !g.open {
 		a.lease.Close()
+	}
+	if a.known {
+		a.learn()
 	}
 	v := a.view()
 	d := a.judge(v)

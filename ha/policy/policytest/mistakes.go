@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/pgregent/pgregent/dcs"
-	"github.com/pgregent/pgregent/ha/cluster"
 	"github.com/pgregent/pgregent/ha/policy"
 	"github.com/pgregent/pgregent/postgres/wal"
 )
@@ -199,17 +198,12 @@ func (a *agent) judge(v policy.View) policy.Decision {
 	return d
 }
 
-// trustNumbers takes every identity of a promotion out of a view.
+// trustNumbers takes the identities of the promotions that WAL came along out of a view; the record keeps its own.
 func trustNumbers(v policy.View) policy.View {
 	v.Server.Branch.Promotions, v.Line.Branch.Promotions = nil, nil
-	v.Lease.Note.Promotion, v.Lease.Note.Promotions = cluster.Promotion{}, nil
-	peers := make([]policy.Peer, len(v.Peers))
-	copy(peers, v.Peers)
-	for i := range peers {
-		peers[i].Promotions = nil
-	}
-	if v.Peers != nil {
-		v.Peers = peers
+	v.Peers = slices.Clone(v.Peers)
+	for i := range v.Peers {
+		v.Peers[i].Promotions = nil
 	}
 	return v
 }
@@ -230,5 +224,8 @@ func lsnOnly(v policy.View) policy.View {
 		flat(&v.Peers[i].End, &v.Peers[i].History)
 	}
 	v.Cluster.History.Lines = nil
+	// The announcement stays, without the number and the place that a candidate would be judged by.
+	v.Lease.Note.Promotions = nil
+	v.Lease.Note.Promotion.Timeline, v.Lease.Note.Promotion.LSN = 0, 0
 	return v
 }
