@@ -30,7 +30,7 @@ func Compare(mine, theirs Branch) (Relation, wal.Position) {
 	}
 	// The first of my timelines, in order, that is another promotion than theirs of that number.
 	vouched := vouchedFor(mine, theirs)
-	for _, tl := range timelines(mine) {
+	for _, tl := range written(mine) {
 		if _, on := theirs.History.Begin(tl); !on {
 			break
 		}
@@ -86,19 +86,27 @@ func compareUnread(mine, theirs Branch) (Relation, wal.Position) {
 			return rel, fork
 		}
 	}
-	if on {
-		return RelationOtherPromotion, fork
+	// Any of their later numbers, up to mine, may be one that my way has come along too.
+	for _, tl := range timelines(theirs) {
+		if tl > tip && tl <= end {
+			return RelationOtherPromotion, fork
+		}
 	}
 	return RelationDiverged, fork
 }
 
-// timelines are mine in order, up to the one that my WAL ends on.
+// timelines are those of a branch in order.
 func timelines(b Branch) []wal.Timeline {
 	var out []wal.Timeline
 	for _, s := range b.History.Switches {
 		out = append(out, s.Timeline)
 	}
-	out = append(out, b.History.Tip)
+	return append(out, b.History.Tip)
+}
+
+// written are the timelines of a branch in order, up to the one that its WAL ends on.
+func written(b Branch) []wal.Timeline {
+	out := timelines(b)
 	if i := slices.Index(out, b.End.Timeline); i >= 0 {
 		out = out[:i+1]
 	}
@@ -122,7 +130,7 @@ func forkBefore(mine, theirs wal.History, tl wal.Timeline) wal.Position {
 
 // vouchedFor is the latest timeline that both branches know to be the same promotion; 0: none.
 func vouchedFor(a, b Branch) wal.Timeline {
-	for _, tl := range slices.Backward(timelines(a)) {
+	for _, tl := range slices.Backward(written(a)) {
 		x, ok1 := identity(a, tl)
 		y, ok2 := identity(b, tl)
 		if _, on := b.History.Begin(tl); on && ok1 && ok2 && x == y && from(a.History, tl) == from(b.History, tl) {
