@@ -221,6 +221,7 @@ func (n *Node) take(ctx context.Context, a policy.Take) error {
 		return err
 	}
 	n.counters.add("takes", 1)
+	n.slotSeen = nil
 	n.checkpointed = false
 	if err := n.guard.OpenEpoch(ctx, n.epoch(), deadline, dcs.FenceHeadStart(n.dynamic.TTL)); err != nil {
 		n.lease.Close() // the guard has no such epoch, so nothing can run under it: give it back (R8)
@@ -340,12 +341,12 @@ func (n *Node) leaderNote(announce cluster.Promotion) json.RawMessage {
 	changed := note.Target != "" || note.End.LSN != 0
 	note.Target, note.End = "", wal.Position{}
 	if announce.ID != "" {
-		note, changed = note.With(announce, n.server.History), true
+		note, changed = note.With(announce, n.branch()), true
 	}
 	if n.server.Answered && n.server.Role == postgres.RolePrimary {
 		for _, p := range n.state.Promotions {
 			if p.Timeline == n.server.Timeline && p != note.Promotion {
-				note, changed = note.With(p, n.server.History), true
+				note, changed = note.With(p, n.branch()), true
 			}
 		}
 	}

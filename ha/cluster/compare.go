@@ -198,12 +198,14 @@ func (n Note) Line() []Promotion {
 	return line
 }
 
-// With returns the note after promotion p was made, or announced, by a server whose WAL has come along h: p is its
-// Promotion, and Promotions are those before it on h. Whatever else the note named is on a dead branch.
-func (n Note) With(p Promotion, h wal.History) Note {
+// With returns the note after promotion p was made, or announced, by a server whose WAL is mine: p is its Promotion, and
+// Promotions are those before it that mine has come along. Whatever else the note named is on a dead branch.
+func (n Note) With(p Promotion, mine Branch) Note {
 	var line []Promotion
 	for _, old := range n.Line() {
-		if at, on := h.Begin(old.Timeline); on && at == old.LSN && old.Timeline < p.Timeline && old.ID != p.ID {
+		at, on := mine.History.Begin(old.Timeline)
+		id, known := identity(mine, old.Timeline)
+		if on && at == old.LSN && old.Timeline < p.Timeline && old.ID != p.ID && (!known || id == old.ID) {
 			line = append(line, old)
 		}
 	}

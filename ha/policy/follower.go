@@ -60,7 +60,7 @@ func following(v View, c Config, name string) Decision {
 	}
 	if ok, why := lineKnown(v, name); !ok {
 		d.Probe, d.Detail = name, d.Detail+": "+why
-		return d
+		return detached(v, d, want)
 	}
 	switch rel, fork := compareLine(v); rel {
 	case cluster.RelationBehind:
@@ -72,7 +72,16 @@ func following(v View, c Config, name string) Decision {
 		d.Reason, d.Detail = ReasonDiverged, divergence(v, name, rel, fork)+": PostgreSQL is stopped first"
 		d.Actions = []Action{Stop{}}
 	default:
-		return uncompared(v, d, name)
+		return detached(v, uncompared(v, d, name), want)
+	}
+	return d
+}
+
+// detached ends the receiver of a replica that may not follow the leader yet. Left alone it would go on trying the old
+// upstream, and stream from it without being asked when that comes back with other WAL under the same numbers.
+func detached(v View, d Decision, want string) Decision {
+	if v.Server.Upstream != "" && v.Server.Upstream != want && !v.Server.Streaming {
+		d.Actions = append(d.Actions, Follow{})
 	}
 	return d
 }

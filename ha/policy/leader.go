@@ -58,7 +58,7 @@ func unfitLeader(v View, c Config) Decision {
 	if d.Ask {
 		return d
 	}
-	if best, ok := bestPeer(v, c, ""); ok {
+	if best, ok := bestPeer(v, c, true); ok {
 		d.Detail += "; " + best + " takes over"
 		d.Actions = []Action{Demote{Target: best}}
 		return d
@@ -82,10 +82,17 @@ func lostData(v View) Decision {
 // promoting makes the replica a primary, under a lease with room left (invariant I12).
 func promoting(v View, c Config) Decision {
 	d := Decision{Reason: ReasonPromoting, Detail: fmt.Sprintf("this node took the lease (epoch %d): promoting from %v", v.Lease.Epoch, v.Server.Branch.End)}
-	if why := offLine(v); why != "" && v.Lease.Note.Promotion.ID != "" && !peersFresh(v) {
-		d.Ask, d.Wake = true, contestPause // see knownNote
-		return renewing(v, c, d)
-	} else if why != "" {
+	// The identity is what tells this promotion from another one to the same timeline number (hazard B10): an epoch is
+	// used once, by one member. It stands in the lease record before the promotion is made: a primary that dies before
+	// it told anybody would otherwise leave WAL that nobody can tell from the next one's.
+	end := v.Server.Branch.End
+	p := cluster.Promotion{Timeline: end.Timeline + 1, LSN: end.LSN, ID: fmt.Sprintf("%d-%s", v.Lease.Epoch, v.Self.Name)}
+	announced := v.Lease.Note.Promotion.ID == p.ID
+	if why := offLine(v); why != "" && !announced {
+		if v.Lease.Note.Promotion.ID != "" && !peersFresh(v) {
+			d.Ask, d.Wake = true, contestPause // see knownNote
+			return renewing(v, c, d)
+		}
 		d.Reason, d.Detail = ReasonNotEligible, "this node took the lease but must not lead: "+why
 		d.Actions = []Action{Release{}}
 		return d
@@ -95,12 +102,7 @@ func promoting(v View, c Config) Decision {
 		d.Wake = contestPause
 		return renewing(v, c, d)
 	}
-	// The identity is what tells this promotion from another one to the same timeline number (hazard B10): an epoch is
-	// used once, by one member. It stands in the lease record before the promotion is made: a primary that dies before
-	// it told anybody would otherwise leave WAL that nobody can tell from the next one's.
-	end := v.Server.Branch.End
-	p := cluster.Promotion{Timeline: end.Timeline + 1, LSN: end.LSN, ID: fmt.Sprintf("%d-%s", v.Lease.Epoch, v.Self.Name)}
-	if v.Lease.Note.Promotion.ID != p.ID {
+	if !announced {
 		d.Detail = fmt.Sprintf("%s: announcing it first", d.Detail)
 		d.Actions, d.Wake = []Action{Renew{Announce: p}}, contestPause
 		return d
@@ -124,7 +126,7 @@ func leaderSilent(v View, c Config) Decision {
 			d.Ask = true
 			return renewing(v, c, d)
 		}
-		if best, ok := bestPeer(v, c, ""); ok {
+		if best, ok := bestPeer(v, c, false); ok {
 			d.Detail += "; " + best + " can take over"
 			d.Actions = []Action{Fence{Why: d.Detail}}
 			return d
@@ -144,7 +146,7 @@ func leaderDown(v View, c Config) Decision {
 			d.Ask, d.Wake = true, time.Second
 			return renewing(v, c, d)
 		}
-		if best, ok := bestPeer(v, c, ""); ok {
+		if best, ok := bestPeer(v, c, false); ok {
 			d.Detail = fmt.Sprintf("PostgreSQL is down for %v (limit %v, %d crashes in five minutes), and %s can lead: the lease is given back",
 				round(v.Server.DownFor), limit, v.Server.Crashes, best)
 			d.Actions = []Action{Release{}}

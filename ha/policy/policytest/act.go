@@ -172,12 +172,12 @@ func (a *agent) note(announce cluster.Promotion) []byte {
 	changed := note.Target != "" || note.End.LSN != 0
 	note.Target, note.End = "", wal.Position{}
 	if announce.ID != "" && !a.w.broken(MistakeNotAnnounced) {
-		note, changed = note.With(announce, a.n.disk.tip.branch.history), true
+		note, changed = note.With(announce, a.n.branch()), true
 	}
 	if a.n.pg.primary && a.n.pg.state == pgRunning {
 		for _, p := range a.n.disk.promotions {
 			if p.Timeline == a.n.disk.tip.branch.tli && p != note.Promotion {
-				note, changed = note.With(p, a.n.disk.tip.branch.history), true
+				note, changed = note.With(p, a.n.branch()), true
 			}
 		}
 	}

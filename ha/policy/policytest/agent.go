@@ -46,6 +46,7 @@ type agent struct {
 	crashes    []time.Duration
 	pgSeen     bool // a postmaster was running in the last look
 	stop       bool
+	stopAt     time.Duration
 	confirming bool
 	looks      int // in this second of real time, to see a hot loop
 	second     time.Duration

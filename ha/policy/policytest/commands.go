@@ -82,7 +82,7 @@ func (n *Node) KillPostgres() {
 func (n *Node) Stop() {
 	switch {
 	case n.agent != nil:
-		n.agent.stop = true
+		n.agent.stop, n.agent.stopAt = true, n.clock()
 		n.agent.wake()
 	case n.patroni != nil:
 		n.KillAgent()

@@ -15,7 +15,7 @@ func (a *agent) view() policy.View {
 	n := a.n
 	now := n.clock()
 	v := policy.View{
-		Now: now, Cluster: a.cluster, Stop: a.stop,
+		Now: now, Cluster: a.cluster, Stop: a.stop, StopFor: now - a.stopAt,
 		Self: policy.Self{
 			Name: n.name, Session: a.session, Tags: n.tags, Bootstrap: n.bootstrap, CanRewind: n.canRewind,
 			FencePause: dcs.FenceHeadStart(a.ttl()),
@@ -258,7 +258,11 @@ func (a *agent) askPeers() {
 		p := policy.Peer{Tags: m.Tags, Patroni: m.Pgregent == ""}
 		to := a.w.nodeOf(m.Name)
 		name := m.Name
-		a.n.ask(&a.process, to, func() bool { return to.answer(&p) }, func(ok bool) {
+		a.n.ask(&a.process, to, func() bool {
+			ok := to.answer(&p)
+			p.Connected = ok && p.InRecovery && p.Running && to.pg.upstream == a.n.name
+			return ok
+		}, func(ok bool) {
 			p.Name, p.Asked, p.Answered = name, true, ok
 			got = append(got, answer{p, sent})
 			if left--; left == 0 {
