@@ -83,6 +83,9 @@ func (n *Node) decode(snap dcs.Snapshot) {
 	}
 	before := n.cluster
 	n.cluster = cluster.Decode(items)
+	if before.Failover.Version != n.cluster.Failover.Version {
+		n.requestAt = n.clock.Now()
+	}
 	if before.Leader.Version != n.cluster.Leader.Version || before.Failover.Version != n.cluster.Failover.Version {
 		n.asked = 0
 		clear(n.answers) // what the members said before the leader went, or before the request, decides nothing
@@ -287,6 +290,12 @@ func (n *Node) view() policy.View {
 		Peers:   n.peersView(now),
 		Last:    n.lastView(now),
 		Stop:    n.stopping,
+	}
+	if n.stopping {
+		v.StopFor = now - n.stopAt
+	}
+	if n.cluster.Failover.Requested() {
+		v.RequestedFor = now - n.requestAt
 	}
 	v.Cluster.Config.Dynamic = n.dynamic
 	if n.task != nil {

@@ -71,9 +71,11 @@ type Node struct {
 	// The checkpoint after a promotion: done, and running.
 	checkpointed, checkpointing bool
 
-	stopping bool
-	decision policy.Decision
-	hot      int // turns in a row that did not wait
+	stopping  bool
+	stopAt    time.Duration // when it was asked to end
+	requestAt time.Duration // when the present request in the key failover was seen first
+	decision  policy.Decision
+	hot       int // turns in a row that did not wait
 
 	ctl      sync.Mutex // one Controller call at a time, Observe and Identify apart
 	observer *observer
@@ -134,7 +136,7 @@ func (n *Node) Run(ctx context.Context) error {
 	done.Go(func() { n.watch(life) })
 	done.Go(func() { n.guardEvents(life) })
 	stop := context.AfterFunc(ctx, func() {
-		n.post(life, func() { n.stopping = true })
+		n.post(life, func() { n.stopping, n.stopAt = true, n.clock.Now() })
 	})
 	defer stop()
 

@@ -289,9 +289,7 @@ func (n *Node) run(ctx context.Context, role postgres.Role, s postgres.Settings,
 // beginPromote records the intent durably before anything is promoted (hazard D4): the identity of the promotion, so
 // that a crash right after it is recognised.
 func (n *Node) beginPromote(ctx context.Context, v policy.View, a policy.Promote) error {
-	// The guard's nonce keeps it unique also when a store is restored and epochs repeat (hazard A21).
-	id := a.Promotion.ID + "-" + n.guardState.Nonce
-	n.state.Intent = &intent{Epoch: n.epoch(), ID: id, From: v.Server.Branch.End}
+	n.state.Intent = &intent{Epoch: n.epoch(), ID: a.Promotion.ID, From: v.Server.Branch.End}
 	if err := n.state.save(); err != nil {
 		return fmt.Errorf("the promotion's intent cannot be saved, so nothing is promoted: %w", err)
 	}

@@ -85,11 +85,12 @@ func lagBehind(v View, at wal.LSN) int64 {
 	return int64(end - at)
 }
 
-// bestPeer is the other member that should lead, of those that can; except is left out.
-func bestPeer(v View, c Config, except string) (name string, ok bool) {
+// bestPeer is the other member that should lead, of those that can; connected leaves those out that do not stream from
+// this node.
+func bestPeer(v View, c Config, connected bool) (name string, ok bool) {
 	var can []candidate
 	for _, p := range v.Peers {
-		if p.Name != except && cannotLead(v, c, p, false) == "" {
+		if (p.Connected || !connected) && cannotLead(v, c, p, false) == "" {
 			can = append(can, candidate{p.Name, p.End, p.Tags.FailoverPriority(), false, p.Connected})
 		}
 	}

@@ -110,7 +110,11 @@ func stopLeader(v View, c Config) Decision {
 		d.Ask, d.Wake = true, contestPause
 		return renewing(v, c, d)
 	}
-	target, _ := bestPeer(v, c, "")
+	target, ok := bestPeer(v, c, true)
+	if _, later := bestPeer(v, c, false); !ok && later && v.StopFor < connectPatience {
+		d.Detail, d.Wake = "stopping: no member that can lead streams from this node yet", contestPause
+		return renewing(v, c, d)
+	}
 	d.Detail = "stopping: handing the leadership over to " + orAnyone(target)
 	d.Actions = []Action{Demote{Target: target}}
 	return renewing(v, c, d)

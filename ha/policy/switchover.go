@@ -45,13 +45,35 @@ func switchover(v View, c Config) (Decision, bool) {
 		if why := cannotLead(v, c, p, r.Leader == ""); why != "" {
 			return clear("the candidate %q cannot lead: %s", r.Candidate, why)
 		}
-		return demoteTo(r.Candidate), true
+		if p.Connected {
+			return demoteTo(r.Candidate), true
+		}
+		if v.RequestedFor > connectPatience {
+			return clear("the candidate %q does not stream from this node", r.Candidate)
+		}
+		return awaitConnection(r.Candidate), true
 	}
-	best, ok := bestPeer(v, c, "")
+	if best, ok := bestPeer(v, c, true); ok {
+		return demoteTo(best), true
+	}
+	best, ok := bestPeer(v, c, false)
 	if !ok {
 		return clear("no other member can lead: %s", whyNobody(v, c))
 	}
-	return demoteTo(best), true
+	if v.RequestedFor > connectPatience {
+		return clear("no member that can lead streams from this node")
+	}
+	return awaitConnection(best), true
+}
+
+// connectPatience is how long a planned change of the leader waits for its target to stream from it.
+const connectPatience = 5 * time.Second
+
+// awaitConnection holds a planned change back. A clean shutdown sends everything to whom it is connected, and to nobody
+// else: handing over to a member that does not stream would lose acknowledged writes (design promise 2).
+func awaitConnection(target string) Decision {
+	return Decision{Reason: ReasonSwitchover, Detail: fmt.Sprintf("a switchover is requested: %s does not stream from this node yet", target),
+		Ask: true, Wake: contestPause}
 }
 
 func demoteTo(target string) Decision {

@@ -28,7 +28,10 @@ type View struct {
 	// ScheduledIn is how long until the failover request's scheduled_at; 0 or less: due. Meaningless without one. The
 	// caller does the arithmetic on wall clocks, so that the policy cannot.
 	ScheduledIn time.Duration
-	Stop        bool // the process was asked to end: hand the leadership over, stop PostgreSQL
+	// RequestedFor is how long the request in the key failover has been seen here.
+	RequestedFor time.Duration
+	Stop         bool          // the process was asked to end: hand the leadership over, stop PostgreSQL
+	StopFor      time.Duration // since when
 }
 
 // Self is what a node knows of itself without looking anywhere.

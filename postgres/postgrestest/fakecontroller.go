@@ -16,6 +16,36 @@ import (
 // Observe implements postgres.Controller.
 func (f *Fake) Observe(ctx context.Context) postgres.Status {
 	err := f.enter(ctx, "Observe", "")
+	st := f.observe(err)
+	if st.Answered && st.Role == postgres.RolePrimary {
+		st.Walsenders = f.walsenders()
+	}
+	return st
+}
+
+// walsenders are the replicas that stream from here, by their own account.
+func (f *Fake) walsenders() []postgres.Walsender {
+	f.mu.Lock()
+	peers := maps.Clone(f.peers)
+	f.mu.Unlock()
+	var out []postgres.Walsender
+	for _, name := range slices.Sorted(maps.Keys(peers)) {
+		peer := peers[name]
+		if peer == f {
+			continue
+		}
+		peer.mu.Lock()
+		from := peer.state.Upstream.Name
+		ok := from != "" && peers[from] == f && peer.follow()
+		peer.mu.Unlock()
+		if ok {
+			out = append(out, postgres.Walsender{User: "replicator", ApplicationName: name, State: "streaming"})
+		}
+	}
+	return out
+}
+
+func (f *Fake) observe(err error) postgres.Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	st := postgres.Status{At: time.Since(f.begin)}
