@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"encoding/json"
+	"math"
 	"testing"
 	"time"
 
@@ -66,4 +68,72 @@ func TestGarbageIsAnError(t *testing.T) {
 	require.ErrorContains(t, decode("members/a", "{").Members[0].Err, "members/a", "the error names the key")
 	require.Error(t, decode(KeyFailover, `{"leader":"a","scheduled_at":"tomorrow"}`).Failover.Err)
 	require.Equal(t, 30*time.Second, decode(KeyConfig, "garbage").Config.TTL, "the defaults stay")
+}
+
+func TestLookUps(t *testing.T) {
+	c := Decode([]Item{{Key: "members/b", Value: []byte(`{}`)}, {Key: "members/a", Value: []byte(`{"state":"running"}`)}, {Key: "members/", Value: []byte(`{}`)},
+		{Key: KeyLeader, Value: []byte("a")}, {Key: KeyInitialize, Value: []byte("7711086890896456014")}, {Key: "lease", Value: []byte("x")}, {Key: "later", Value: nil}})
+	require.Len(t, c.Members, 2)
+	require.Equal(t, "a", c.Members[0].Name)
+	require.Equal(t, "a", c.Leader.Name)
+	m, ok := c.Member("a")
+	require.True(t, ok)
+	require.Equal(t, StateRunning, m.State)
+	_, ok = c.Member("x")
+	require.False(t, ok)
+	require.True(t, c.Initialize.Valid())
+	require.False(t, c.Config.Present)
+	require.Equal(t, 30*time.Second, c.Config.TTL)
+	for _, bad := range []string{"", "123456789", "77110868908964560x4", "-7711086890896456014"} {
+		require.False(t, decode(KeyInitialize, bad).Initialize.Valid(), bad)
+	}
+	s := decode(KeySync, `{"leader":"Node-1","sync_standby":"Node-2"}`).Sync
+	require.True(t, s.Votes("node-2"), "names compare without case")
+	require.False(t, s.Votes("node-1"))
+	require.Equal(t, "pg1", Tags{"replicatefrom": "pg1"}.ReplicateFrom())
+	require.Empty(t, Tags{"replicatefrom": true}.ReplicateFrom())
+}
+
+// TestStatusBeatsOptime: the legacy key counts only where there is no status.
+func TestStatusBeatsOptime(t *testing.T) {
+	c := Decode([]Item{{Key: KeyOptime, Value: []byte("5")}, {Key: KeyStatus, Value: []byte(`{"optime":7}`)}})
+	require.EqualValues(t, 7, c.Status.Optime)
+	c = Decode([]Item{{Key: KeyOptime, Value: []byte("5"), Version: 3}})
+	require.EqualValues(t, 5, c.Status.Optime)
+	require.EqualValues(t, 3, c.Status.Version)
+}
+
+// TestYAMLValues: a configuration file has types that JSON lacks; what is published is JSON all the same.
+func TestYAMLValues(t *testing.T) {
+	got := EncodeConfig(map[string]any{
+		"a": int64(-1), "b": uint64(1 << 63), "c": 2.0, "d": math.Inf(1), "e": math.NaN(), "f": time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC),
+		"g": map[any]any{1: "x", true: nil, nil: 1.5, "s": []any{}}, "h": "\xff", "i": func() {}, "j": json.Number("nan"), "k": Tags{"x": 1},
+	})
+	require.Equal(t, `{"a":-1,"b":9223372036854775808,"c":2.0,"d":null,"e":null,"f":"2036-01-01T00:00:00+00:00",`+
+		`"g":{"1":"x","null":1.5,"s":[],"true":null},"h":"\ufffd","i":null,"j":null,"k":{"x":1}}`, string(got))
+	for _, v := range []any{int64(1), uint64(1), 1, 0.5, json.Number("1e999"), struct{}{}, map[string]any{"x": 1}, []any{1}} {
+		require.True(t, truthy(v), "%#v", v)
+	}
+	for _, v := range []any{int64(0), uint64(0), 0, 0.0, json.Number("-0"), "", nil, false, map[string]any{}, []any{}} {
+		require.False(t, truthy(v), "%#v", v)
+	}
+	for _, v := range []any{7, int64(7), uint64(7), 7.0, "7", json.Number("7"), json.Number("7.2")} {
+		require.EqualValues(t, 7, lsn(v), "%#v", v)
+	}
+	for _, v := range []any{nil, true, -7, -7.5, "x", math.NaN(), 1e300, uint64(1 << 63), json.Number("1e300"), json.Number("x")} {
+		require.EqualValues(t, 0, lsn(v), "%#v", v)
+	}
+	for in, want := range map[float64]int64{math.Inf(1): math.MaxInt64, math.Inf(-1): math.MinInt64, math.NaN(): 0, 2.5: 2, 3.5: 4} {
+		require.Equal(t, want, roundInt(in), "%v", in)
+	}
+	require.Equal(t, "nan inf -inf", pyText(math.NaN())+" "+pyText(math.Inf(1))+" "+pyText(math.Inf(-1)))
+}
+
+// TestNoteLine: of what a note names, the line is what a promotion made from WAL that contains it left standing.
+func TestNoteLine(t *testing.T) {
+	a, b, c := Promotion{2, 100, "a"}, Promotion{3, 200, "b"}, Promotion{3, 150, "c"}
+	require.Empty(t, Note{}.Line())
+	require.Equal(t, []Promotion{a, b}, Note{Promotions: []Promotion{a}, Promotion: b}.Line())
+	require.Equal(t, []Promotion{a, c}, Note{Promotions: []Promotion{a, b}, Promotion: c}.Line(), "the same number again")
+	require.Equal(t, []Promotion{{4, 90, "d"}}, Note{Promotions: []Promotion{a, b}, Promotion: Promotion{4, 90, "d"}}.Line(), "made before all of them")
 }

@@ -132,3 +132,43 @@ func TestCompareAgainstRecords(t *testing.T) {
 		require.Greater(t, counts[rel], 500, "relation %d was hardly drawn: %v", rel, counts)
 	}
 }
+
+// TestCompareWithoutKnowledge: not enough is known, and so it says; a history that contradicts itself is not believed.
+func TestCompareWithoutKnowledge(t *testing.T) {
+	one := wal.History{Tip: 1}
+	end := wal.Position{Timeline: 1, LSN: 5}
+	for _, pair := range [][2]Branch{
+		{{}, {History: one}},
+		{{History: one, End: end}, {}},
+		{{History: one}, {History: one}},
+		{{History: one, End: wal.Position{LSN: 5}}, {History: one}},
+		{{History: wal.History{Tip: 7}, End: wal.Position{Timeline: 7, LSN: 5}}, {History: one}}, // nothing in common
+		{{History: wal.History{Tip: 7}, End: end}, {History: one}},                               // it ends where its history never was
+		{{History: wal.History{Tip: 2, Switches: []wal.Switch{{Timeline: 1, LSN: 3}}}, End: end}, {History: one}},
+	} {
+		rel, at := Compare(pair[0], pair[1])
+		require.Equal(t, RelationUnknown, rel, "%+v", pair)
+		require.Zero(t, at)
+	}
+	rel, at := Compare(Branch{History: one, End: end, Promotions: []Promotion{{1, 0, "a"}}}, Branch{History: one, Promotions: []Promotion{{1, 0, "b"}}})
+	require.Equal(t, RelationOtherPromotion, rel, "not even the first timeline is shared")
+	require.Zero(t, at)
+}
+
+// TestCompareAfterCrash: pg_control is older than the last change of timeline.
+func TestCompareAfterCrash(t *testing.T) {
+	mine := Branch{History: wal.History{Tip: 1}, End: wal.Position{Timeline: 2, LSN: 150}}
+	theirs := Branch{History: wal.History{Tip: 3, Switches: []wal.Switch{{Timeline: 1, LSN: 100}, {Timeline: 2, LSN: 200}}}, Promotions: []Promotion{{2, 100, "a"}}}
+	rel, _ := Compare(mine, theirs)
+	require.Equal(t, RelationOtherPromotion, rel, "nobody can tell whether it is the same timeline 2")
+	mine.Promotions = []Promotion{{2, 100, "a"}}
+	rel, at := Compare(mine, theirs)
+	require.Equal(t, RelationBehind, rel, "its identity is known")
+	require.Equal(t, mine.End, at)
+	mine.End.LSN = 250
+	rel, at = Compare(mine, theirs)
+	require.Equal(t, RelationDiverged, rel)
+	require.Equal(t, wal.Position{Timeline: 2, LSN: 200}, at)
+	rel, _ = Compare(mine, Branch{History: wal.History{Tip: 1}})
+	require.Equal(t, RelationDiverged, rel, "they have no timeline 2 at all")
+}

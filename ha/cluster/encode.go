@@ -57,16 +57,18 @@ func (w *writer) text(s string) {
 		case r == '\f':
 			w.WriteString(`\f`)
 		case r < 0x20 || (r >= 0x7f && r < 0x10000):
-			fmt.Fprintf(w, `\u%04x`, r)
+			w.WriteString(escape(r))
 		case r >= 0x10000:
 			a, b := utf16.EncodeRune(r)
-			fmt.Fprintf(w, `\u%04x\u%04x`, a, b)
+			w.WriteString(escape(a) + escape(b))
 		default:
 			w.WriteByte(byte(r))
 		}
 	}
 	w.WriteByte('"')
 }
+
+func escape(r rune) string { return fmt.Sprintf(`\u%04x`, r) }
 
 // value writes any decoded JSON or YAML value; mappings are sorted by key.
 func (w *writer) value(v any) {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -161,7 +162,7 @@ func cutNumber(s string) (number, rest string) {
 		}
 		return i
 	}
-	end := sign
+	var end int
 	switch body := s[sign:]; {
 	case len(body) > 2 && body[0] == '0' && body[1] == 'x' && span(sign+2, hexDigits) > sign+2:
 		end = span(sign+2, hexDigits)
@@ -209,7 +210,7 @@ func intOf(number string) (int64, bool) {
 	if err == nil {
 		return i, true
 	}
-	if e, ok := err.(*strconv.NumError); ok && e.Err == strconv.ErrRange {
+	if errors.Is(err, strconv.ErrRange) {
 		return i, true
 	}
 	return 0, false
