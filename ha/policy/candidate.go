@@ -119,15 +119,12 @@ func offLine(v View) string {
 	return offLineOf(v, b.History, b.End, b.Promotions)
 }
 
-// offLineOf judges any branch. The record is what counts, unless the key `history`, which every leader writes, knows a
-// later timeline: then a Patroni member led since, which knows no record, or an operator deleted the record.
+// offLineOf judges any branch: by the record, or, when an operator deleted that, by the key `history`.
 func offLineOf(v View, h wal.History, end wal.Position, mine []cluster.Promotion) string {
-	note := knownNote(v)
-	lines := v.Cluster.History.Lines
-	if n := len(lines); n > 0 && lines[n-1].Timeline+1 > note.Promotion.Timeline && v.Lease.Note.Promotion.Timeline <= lines[n-1].Timeline {
-		return offHistory(lines, h, end)
+	if v.Lease.Note.Promotion.ID == "" {
+		return offHistory(v.Cluster.History.Lines, h, end)
 	}
-	return offNote(note, h, end, mine)
+	return offNote(knownNote(v), h, end, mine)
 }
 
 // offHistory says why a branch is not the one that the key `history` describes.

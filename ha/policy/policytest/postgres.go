@@ -135,6 +135,7 @@ func (n *Node) pgPromote(epoch uint64, id string, patroni bool, done func(error)
 		w.promotions++
 		n.disk.tip = n.disk.tip.fork(n.disk.newest, id, patroni)
 		n.pg.promoting = false
+		w.mixed = w.mixed || patroni
 		w.logf(n, "postgres: promoted, timeline %d from %v", n.disk.newest, n.disk.tip.branch.start)
 		n.opened()
 		control := n.disk.newest

@@ -61,7 +61,8 @@ type World struct {
 	sysids     uint64
 	promotions int
 	wakesHeld  bool
-	instant    int // events at this instant so far
+	mixed      bool // a Patroni member was promoted
+	instant    int  // events at this instant so far
 	settings   []string
 	cache      []*decoded // by key, ascending
 	parsed     [2]parsedRecord
@@ -232,3 +233,6 @@ func (w *World) Nodes() []*Node { return w.nodes }
 
 // Events is how many events happened.
 func (w *World) Events() uint64 { return w.events }
+
+// Mixed says that a Patroni member was promoted at some time.
+func (w *World) Mixed() bool { return w.mixed }
