@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -48,7 +47,7 @@ type call[R any] struct {
 
 	tried     map[*endpoint]bool  // and failed, in this round
 	last      map[*endpoint]error // the last failure of each
-	bars      map[*endpoint]bool  // whether only a change of settings mends it
+	bars      map[*endpoint]bool  // whether it is known that only a change of settings mends it
 	maybe     error               // why the outcome may be unknown, when it may
 	rejection error               // what was refused while the outcome may be unknown
 	pause     time.Duration
@@ -60,6 +59,7 @@ type attempt struct {
 	ctx      context.Context
 	cancel   context.CancelCauseFunc
 	sent     sent
+	fresh    bool // it made the connection
 }
 
 // reply is what came of an attempt.
@@ -193,7 +193,8 @@ func (c *call[R]) attempt(e *endpoint) {
 // nothing then.
 func at[R any](ctx context.Context, a *attempt, do func(context.Context, *endpoint, *clientv3.Client) (R, error)) (result R, err error) {
 	e := a.endpoint
-	cl, err := e.connect()
+	cl, fresh, err := e.connect()
+	a.fresh = fresh
 	if err != nil {
 		return result, err
 	}
@@ -258,7 +259,11 @@ func (c *call[R]) settle(r reply[R]) (result R, finished bool, err error) {
 		c.store.pool.leave(e, r.err)
 		return result, c.manner == once, c.failure(nil)
 	default:
-		c.last[e], c.bars[e], c.tried[e] = why, v == barred, true
+		c.tried[e] = true
+		if !c.bars[e] { // or keep to what is known: what a server says about a certificate may get lost when it hangs up
+			// An older connection may have failed with certificates that have been replaced since.
+			c.last[e], c.bars[e] = why, v == barred && (r.attempt.fresh || r.attempt.sent.flag.Load())
+		}
 		c.store.pool.leave(e, r.err)
 		return result, false, nil
 	}
@@ -313,7 +318,7 @@ func (c *call[R]) overdue(hedge time.Duration) {
 
 // alive asks an endpoint for something that it can answer by itself, without a leader.
 func (e *endpoint) alive(ctx context.Context) bool {
-	cl, err := e.connect()
+	cl, _, err := e.connect()
 	if err != nil {
 		return false
 	}
@@ -374,39 +379,3 @@ func (c *call[R]) hopeless() bool {
 	}
 	return true
 }
-
-// failure is the error of the call: of the kind dcs.ErrUnknown when it may have happened, and with what each endpoint
-// said last. cause is why the context ended, if it did.
-func (c *call[R]) failure(cause error) error {
-	var all failures
-	if cause != nil {
-		all = append(all, cause)
-	}
-	for _, e := range c.store.pool.list() {
-		if err := c.last[e]; err != nil {
-			all = append(all, err)
-		}
-	}
-	if c.rejection != nil { // in words only: this is not the refusal that errors.Is would take it for
-		all = append(all, fmt.Errorf("%v, perhaps because of the first attempt", c.rejection))
-	}
-	if c.maybe != nil && c.manner != reading {
-		return fmt.Errorf("%w: %w", dcs.ErrUnknown, all)
-	}
-	return all
-}
-
-// failures is several errors in one line.
-type failures []error
-
-// Error implements error.
-func (f failures) Error() string {
-	words := make([]string, len(f))
-	for i, err := range f {
-		words[i] = err.Error()
-	}
-	return strings.Join(words, "; ")
-}
-
-// Unwrap is for errors.Is and errors.As.
-func (f failures) Unwrap() []error { return f }

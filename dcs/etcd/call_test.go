@@ -32,9 +32,7 @@ func answers(text string) behaviour {
 }
 
 // fails fails before it is sent.
-func fails(code codes.Code) behaviour {
-	return func(context.Context) (string, error) { return "", status.Error(code, "fake") }
-}
+func fails(context.Context) (string, error) { return "", status.Error(codes.Unavailable, "fake") }
 
 // breaks fails after it was sent.
 func breaks(err error) behaviour {
@@ -107,10 +105,10 @@ func TestRun(t *testing.T) {
 		calls  []int64       // of each endpoint; -1 for any number
 	}{
 		{name: "the first answers", manner: once, behave: []behaviour{answers("a"), answers("b")}, want: "a", within: 100 * time.Millisecond, calls: []int64{1, 0}},
-		{name: "the first refuses connections", manner: once, behave: []behaviour{fails(codes.Unavailable), answers("b")}, want: "b",
+		{name: "the first refuses connections", manner: once, behave: []behaviour{fails, answers("b")}, want: "b",
 			within: 100 * time.Millisecond, calls: []int64{1, 1}},
 		{name: "all refuse connections for a while", manner: once, want: "b", within: limit, calls: []int64{2, 2},
-			behave: []behaviour{inTurn(fails(codes.Unavailable)), inTurn(fails(codes.Unavailable), answers("b"))}},
+			behave: []behaviour{inTurn(fails), inTurn(fails, answers("b"))}},
 		{name: "reading, the first is silent", manner: reading, behave: []behaviour{silent, answers("b")}, want: "b",
 			after: 150 * time.Millisecond, within: 350 * time.Millisecond, calls: []int64{1, 1}},
 		{name: "reading, two are silent", manner: reading, behave: []behaviour{silent, silent, answers("c")}, want: "c", within: 550 * time.Millisecond, calls: []int64{1, 1, 1}},
@@ -136,7 +134,7 @@ func TestRun(t *testing.T) {
 			within: limit + 50*time.Millisecond, calls: []int64{1, 1}},
 		{name: "fenced, the second meets the first, which then answers", manner: fenced, want: "a", within: 450 * time.Millisecond,
 			behave: []behaviour{slow(300*time.Millisecond, answers("a")), breaks(dcs.ErrConflict)}},
-		{name: "reading, the first is silent, the second comes back", manner: reading, behave: []behaviour{silent, inTurn(fails(codes.Unavailable), answers("b"))},
+		{name: "reading, the first is silent, the second comes back", manner: reading, behave: []behaviour{silent, inTurn(fails, answers("b"))},
 			want: "b", after: 350 * time.Millisecond, within: 550 * time.Millisecond, calls: []int64{1, 2}},
 		{name: "barred everywhere", manner: reading, behave: []behaviour{breaks(status.Error(codes.Unimplemented, "HTTP")), breaks(status.Error(codes.Unimplemented, "HTTP"))},
 			words: "does not speak the API of etcd", within: 100 * time.Millisecond, calls: []int64{1, 1}},

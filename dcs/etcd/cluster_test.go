@@ -108,7 +108,7 @@ func TestMemberLost(t *testing.T) {
 				if err != nil {
 					t.Errorf("member %d is %s: Renew: %v", i, how, err)
 				}
-				if at, err = put(s, "lease", "2", at); err != nil {
+				if _, err = put(s, "lease", "2", at); err != nil {
 					t.Errorf("member %d is %s: Commit at a version: %v", i, how, err)
 				}
 				if got, err := value(s, "lease"); got != "2" || err != nil {

@@ -152,7 +152,7 @@ func (c *Config) source(ctx context.Context) ([]string, error) {
 	case len(names) > 1 && names[0] == "endpoints":
 		return nil, fmt.Errorf("Endpoints is given beside %s; keep one", strings.Join(names[1:], ", "))
 	case len(names) > 1:
-		c.Logger.Warn("etcd: only one setting names the endpoints", "used", names[0], "not_used", strings.Join(names[1:], ", "))
+		c.Logger.WarnContext(ctx, "etcd: only one setting names the endpoints", "used", names[0], "not_used", strings.Join(names[1:], ", "))
 	}
 	all, err := list()
 	if err == nil && len(all) == 0 {

@@ -33,11 +33,13 @@ func open(t testing.TB, c etcd.Config) *etcd.Store {
 
 // logger writes to the log of the test.
 func logger(t testing.TB) *slog.Logger {
+	t.Helper()
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
 // proxies is a proxy in front of each member.
 func proxies(t *testing.T, c *etcdserver.Cluster) (all []*dcstest.Proxy, addrs []string) {
+	t.Helper()
 	for i := range c.URLs() {
 		p := dcstest.NewProxy(t, c.Addr(i))
 		all = append(all, p)
@@ -48,6 +50,7 @@ func proxies(t *testing.T, c *etcdserver.Cluster) (all []*dcstest.Proxy, addrs [
 
 // harness is a cluster as the suite needs it, with all traffic through proxies.
 func harness(t *testing.T, members int, wrap func(dcs.Store) dcs.Store) dcstest.Harness {
+	t.Helper()
 	c := etcdserver.Start(t, members)
 	all, addrs := proxies(t, c)
 	set := func(m dcstest.Mode) func(testing.TB) func() {
@@ -64,6 +67,7 @@ func harness(t *testing.T, members int, wrap func(dcs.Store) dcs.Store) dcstest.
 	}
 	return dcstest.Harness{
 		Open: func(t testing.TB, prefix string) dcs.Store {
+			t.Helper()
 			// The members would name addresses that lead past the proxies.
 			return wrap(open(t, etcd.Config{Endpoints: addrs, Prefix: prefix, UseProxies: true}))
 		},

@@ -66,7 +66,7 @@ func Open(ctx context.Context, config Config) (*Store, error) {
 // newStore makes a Store without asking anybody for anything. The configuration is a normal one.
 func newStore(config Config) *Store {
 	s := &Store{config: config, prefix: config.Prefix + "/", pool: newPool(config), started: time.Now(), watches: make(map[*watch]struct{})}
-	s.ctx, s.close = context.WithCancel(context.Background()) // ends with Close, not with the context of Open
+	s.ctx, s.close = context.WithCancel(context.Background()) //nolint:forbidigo // ends with Close, not with the context of Open
 	s.minTTL.Store(minTTL)
 	s.discovered.Store(-int64(discoverEvery))
 	return s
@@ -83,7 +83,7 @@ func (s *Store) greet(ctx context.Context) error {
 	}
 	first, _ := s.pool.first()
 	if warning := first.warning(ctx); warning != "" {
-		s.config.Logger.Warn("etcd: " + warning)
+		s.config.Logger.WarnContext(ctx, "etcd: "+warning)
 	}
 	return nil
 }

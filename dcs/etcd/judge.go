@@ -115,11 +115,11 @@ func explain(err error) (why error, setting bool) {
 			return &connectError{c.means + " (" + text + ")", err}, true
 		}
 	}
-	switch text { // etcd just closes what it does not understand, but a server that is going down does so, too
-	case "error reading server preface: EOF":
-		text = "the server closed the connection (" + text + "); if it uses TLS, set protocol to https"
-	case "EOF":
-		text = "the server closed the connection in the TLS handshake (EOF); if it does not use TLS, set protocol to http"
+	switch { // etcd hangs up on what it does not understand, but a server that is going down does so, too
+	case text == "EOF":
+		text = "the server hung up in the TLS handshake (EOF); if it does not use TLS, set protocol to http"
+	case text == "error reading server preface: EOF", strings.Contains(text, "broken pipe"), strings.Contains(text, "connection reset"):
+		text = "the server hung up (" + text + "); if it uses TLS, set protocol to https, and check cert and key"
 	}
 	return &connectError{text, err}, errors.Is(err, errFiles)
 }

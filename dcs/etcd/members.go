@@ -31,7 +31,7 @@ func (s *Store) discoverSometimes() {
 		ctx, cancel := context.WithTimeout(s.ctx, discoverLimit)
 		defer cancel()
 		if err := s.discover(ctx); err != nil && s.ctx.Err() == nil {
-			s.config.Logger.Info("etcd: the members cannot be listed", slog.Any("error", err))
+			s.config.Logger.InfoContext(ctx, "etcd: the members cannot be listed", slog.Any("error", err))
 		}
 	}()
 }
@@ -58,7 +58,7 @@ func (s *Store) discover(ctx context.Context) error {
 	probe := Config{} // brings URLs into the form of the others
 	for _, u := range urls {
 		if err := probe.addEndpoint(u); err != nil {
-			s.config.Logger.Info("etcd: a member advertises what cannot be used", slog.Any("error", err))
+			s.config.Logger.InfoContext(ctx, "etcd: a member advertises what cannot be used", slog.Any("error", err))
 		}
 	}
 	s.pool.members(probe.Endpoints)
@@ -89,7 +89,7 @@ func (s *Store) Warnings(ctx context.Context) []string {
 func (e *endpoint) warning(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	cl, err := e.connect()
+	cl, _, err := e.connect()
 	if err != nil {
 		return ""
 	}

@@ -132,22 +132,22 @@ func (p *pool) close() {
 	}
 }
 
-// connect returns the connection, which may have to be made still: gRPC makes it when it is used.
-func (e *endpoint) connect() (*clientv3.Client, error) {
+// connect returns the connection, which may have to be made still: gRPC makes it when it is used. fresh says that nobody had
+// asked for it before.
+func (e *endpoint) connect() (cl *clientv3.Client, fresh bool, err error) {
 	e.pool.mu.Lock()
 	defer e.pool.mu.Unlock()
 	switch {
 	case e.pool.closed:
-		return nil, dcs.ErrClosed
+		return nil, false, dcs.ErrClosed
 	case e.client != nil:
-		return e.client, nil
+		return e.client, false, nil
 	}
-	cl, err := e.dial()
-	if err != nil {
-		return nil, err
+	if cl, err = e.dial(); err != nil {
+		return nil, true, err
 	}
 	e.client = cl
-	return cl, nil
+	return cl, true, nil
 }
 
 // drop gives up a connection that could not be made, unless that happened already. The next connect tries at once, with

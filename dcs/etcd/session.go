@@ -37,7 +37,7 @@ func (s *Store) OpenSession(ctx context.Context, ttl time.Duration) (dcs.Session
 		return nil, err
 	}
 	if resp.TTL > seconds {
-		s.config.Logger.Warn("etcd: the servers keep no shorter sessions, because of their election time-out", "asked", seconds, "seconds", resp.TTL)
+		s.config.Logger.WarnContext(ctx, "etcd: the servers keep no shorter sessions, because of their election time-out", "asked", seconds, "seconds", resp.TTL)
 		s.minTTL.Store(resp.TTL)
 	}
 	return &session{store: s, lease: resp.ID, ttl: time.Duration(resp.TTL) * time.Second}, nil

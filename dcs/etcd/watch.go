@@ -136,7 +136,7 @@ func (w *watch) stream(ctx context.Context, e *endpoint, left <-chan struct{}) (
 			}
 		}
 	}()
-	cl, err := e.connect()
+	cl, _, err := e.connect()
 	if err != nil {
 		return false, err
 	}

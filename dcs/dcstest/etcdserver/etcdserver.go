@@ -317,11 +317,11 @@ func executable(file string) bool {
 func freePorts(n int) ([]string, error) {
 	addrs := make([]string, n)
 	for i := range addrs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not wait
 		if err != nil {
 			return nil, fmt.Errorf("a free port: %w", err)
 		}
-		defer l.Close() // all at once, so that no port is given twice
+		defer func() { _ = l.Close() }() // all at once, so that no port is given twice
 		addrs[i] = l.Addr().String()
 	}
 	return addrs, nil

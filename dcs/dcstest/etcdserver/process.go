@@ -34,7 +34,7 @@ func launch(program string, args []string, logFile string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(program, args...) //nolint:noctx // it ends by the methods below, or with the test
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	p := &process{gone: make(chan struct{})}
@@ -49,7 +49,9 @@ func launch(program string, args []string, logFile string) (*process, error) {
 		if err != nil {
 			return
 		}
-		p.err = cmd.Wait()
+		if p.err = cmd.Wait(); p.err == nil {
+			p.err = errors.New("exit status 0")
+		}
 		close(p.gone)
 	}()
 	if err := <-started; err != nil {
@@ -127,7 +129,7 @@ func (p *process) runningThreads() (n int, err error) {
 
 // healthy waits until a member says that it is, which needs a leader.
 func (c *Cluster) healthy(m *member) error {
-	ctx, cancel := context.WithTimeout(context.Background(), c.options.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), c.options.Patience) //nolint:forbidigo // of a test, which has none that outlives its clean-up
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -138,7 +140,7 @@ func (c *Cluster) healthy(m *member) error {
 		}
 		select {
 		case <-m.process.gone:
-			return fmt.Errorf("it has ended (%v):\n%s", m.process.err, m.tail(20))
+			return fmt.Errorf("it has ended (%w):\n%s", m.process.err, m.tail(20))
 		case <-ctx.Done():
 			return fmt.Errorf("not healthy within %v (%w):\n%s", c.options.Patience, err, m.tail(20))
 		case <-tick.C:
@@ -158,7 +160,7 @@ func askHealth(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s answers %s", url, resp.Status)
 	}
