@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 
@@ -48,7 +47,7 @@ func branchOf(line []rec, n int, known int) Branch {
 		}
 		b.History.Switches = append(b.History.Switches, wal.Switch{Timeline: line[i-1].tl, LSN: wal.LSN(i)})
 		if known&(1<<nth) != 0 {
-			b.Promotions = append(b.Promotions, Promotion{Timeline: r.tl, LSN: wal.LSN(i), ID: fmt.Sprint(r.id)})
+			b.Promotions = append(b.Promotions, Promotion{Timeline: r.tl, LSN: wal.LSN(i), ID: string(rune('A' + r.id))})
 		}
 		nth++
 	}
@@ -162,8 +161,8 @@ func rewindFork(mine, theirs Branch) (at wal.LSN, ok bool) {
 	return at, ok
 }
 
-// judge returns what is wrong with an answer; empty: nothing.
-func judge(p pair, rel Relation, at wal.Position) string {
+// judge says what is wrong with an answer; empty: nothing.
+func (p pair) judge(rel Relation, at wal.Position) string {
 	s := p.sights()
 	informed := !s.oneSided && !s.hidden
 	switch rel {
@@ -270,13 +269,19 @@ func comparePairs(t *testing.T, counts map[Relation]int, trunks, length int, eve
 // comparePair compares the two lines at every end of mine and with every distribution of knowledge.
 func comparePair(t *testing.T, counts map[Relation]int, p pair, every bool) {
 	t.Helper()
+	knownTheirs := knowledge(len(promotions(p.theirs)), every)
+	theirs := make([]Branch, len(knownTheirs))
+	for i, known := range knownTheirs {
+		theirs[i] = branchOf(p.theirs, len(p.theirs), known)
+	}
 	for p.n = 1; p.n <= len(p.mine); p.n++ {
 		for _, p.knownMine = range knowledge(len(promotions(p.mine)), every) {
-			for _, p.knownTheirs = range knowledge(len(promotions(p.theirs)), every) {
-				p.branchMine, p.branchTheir = branchOf(p.mine, p.n, p.knownMine), branchOf(p.theirs, len(p.theirs), p.knownTheirs)
+			p.branchMine = branchOf(p.mine, p.n, p.knownMine)
+			for i, known := range knownTheirs {
+				p.knownTheirs, p.branchTheir = known, theirs[i]
 				rel, at := Compare(p.branchMine, p.branchTheir)
 				counts[rel]++
-				p.fail(t, rel, at, judge(p, rel, at))
+				p.fail(t, rel, at, p.judge(rel, at))
 				p.compareUnread(t)
 			}
 		}
