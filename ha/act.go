@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/pgregent/pgregent/callbacks"
 	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/ha/cluster"
 	"github.com/pgregent/pgregent/ha/policy"
@@ -314,7 +315,13 @@ func (n *Node) follow(ctx context.Context, member string) error {
 		n.log.Info("following", "leader", member)
 	}
 	n.observer.kick()
-	return n.cfg.Postgres.Reload(call)
+	if err := n.cfg.Postgres.Reload(call); err != nil {
+		return err
+	}
+	if reload {
+		n.call(callbacks.OnReload, cluster.RoleReplica, 0)
+	}
+	return nil
 }
 
 // upstreamOf is where a replica streams from.

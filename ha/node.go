@@ -82,7 +82,9 @@ type Node struct {
 	report   atomic.Pointer[rest.Report]
 	ring     ring
 	reload   atomic.Bool
-	counters counters
+	// wasPrimary says that the callbacks know this server as the primary, or as demoted.
+	wasPrimary atomic.Bool
+	counters   counters
 }
 
 func newNode(c Config) *Node {

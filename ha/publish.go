@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgregent/pgregent/callbacks"
 	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/ha/cluster"
 	"github.com/pgregent/pgregent/ha/policy"
@@ -291,12 +292,17 @@ func (n *Node) tendSettings(ctx context.Context) {
 		n.published.applied = nil // not before it is known whom it follows
 		return
 	}
+	name := map[postgres.Role]string{postgres.RolePrimary: cluster.RolePrimary, postgres.RoleReplica: cluster.RoleReplica}[role]
 	n.aside(ctx, "configuration", func(ctx context.Context) error {
 		reload, err := n.cfg.Postgres.Configure(ctx, settings, role, up)
-		if err == nil && reload {
-			err = n.cfg.Postgres.Reload(ctx)
+		if err != nil || !reload {
+			return err
 		}
-		return err
+		if err := n.cfg.Postgres.Reload(ctx); err != nil {
+			return err
+		}
+		n.call(callbacks.OnReload, name, 0)
+		return nil
 	})
 }
 

@@ -259,7 +259,12 @@ func (n *Node) startReplica(ctx context.Context, s postgres.Settings, up postgre
 	if err := n.run(ctx, postgres.RoleReplica, s, up, 0); err != nil {
 		return err
 	}
-	n.call(callbacks.OnStart, cluster.RoleReplica, 0)
+	// A server that was the primary tells its change of role, and nothing else (reference section 5.13.2).
+	action := callbacks.OnStart
+	if n.wasPrimary.Load() {
+		action = callbacks.OnRoleChange
+	}
+	n.call(action, cluster.RoleReplica, 0)
 	return nil
 }
 
@@ -397,5 +402,8 @@ func (n *Node) stopReplica(ctx context.Context, _ *task) error {
 
 // call hands an event to the callbacks, which run by themselves and never on the way of a fence (hazard E4).
 func (n *Node) call(action callbacks.Action, role string, epoch uint64) {
+	if action != callbacks.OnReload {
+		n.wasPrimary.Store(role == cluster.RolePrimary || role == cluster.RoleDemoted)
+	}
 	n.calls.Call(callbacks.Event{Action: action, Role: role, Scope: n.cfg.Scope, Member: n.cfg.Name, Epoch: epoch})
 }
