@@ -76,13 +76,18 @@ func (n *Node) readStore(ctx context.Context) {
 	n.decode(snap)
 }
 
-func (n *Node) decode(snap dcs.Snapshot) {
+// Decode reads the shared records out of what a store's Read returned.
+func Decode(snap dcs.Snapshot) cluster.Cluster {
 	items := make([]cluster.Item, len(snap.Items))
 	for i, it := range snap.Items {
 		items[i] = cluster.Item{Key: it.Key, Value: it.Value, Version: uint64(it.Version), Session: it.Session}
 	}
+	return cluster.Decode(items)
+}
+
+func (n *Node) decode(snap dcs.Snapshot) {
 	before := n.cluster
-	n.cluster = cluster.Decode(items)
+	n.cluster = Decode(snap)
 	if before.Failover.Version != n.cluster.Failover.Version {
 		n.requestAt = n.clock.Now()
 	}

@@ -59,11 +59,7 @@ func (n *Node) ReadCluster(ctx context.Context) (cluster.Cluster, error) {
 	if err != nil {
 		return cluster.Cluster{}, err
 	}
-	items := make([]cluster.Item, len(snap.Items))
-	for i, it := range snap.Items {
-		items[i] = cluster.Item{Key: it.Key, Value: it.Value, Version: uint64(it.Version), Session: it.Session}
-	}
-	return cluster.Decode(items), nil
+	return Decode(snap), nil
 }
 
 // WriteFailover writes the key `failover` and wakes the loop. version nil writes unconditionally; otherwise a key that

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pgregent/pgregent/cmd/pgregent/config"
 	"github.com/pgregent/pgregent/dcs"
+	"github.com/pgregent/pgregent/ha"
 	"github.com/pgregent/pgregent/ha/cluster"
 	"github.com/pgregent/pgregent/ha/rest"
 )
@@ -83,11 +84,7 @@ func readCluster(ctx context.Context, store dcs.Store) (cluster.Cluster, error) 
 	if err != nil {
 		return cluster.Cluster{}, fmt.Errorf("the store does not answer: %w", err)
 	}
-	items := make([]cluster.Item, len(snap.Items))
-	for i, it := range snap.Items {
-		items[i] = cluster.Item{Key: it.Key, Value: it.Value, Version: uint64(it.Version), Session: it.Session}
-	}
-	return cluster.Decode(items), nil
+	return ha.Decode(snap), nil
 }
 
 // runList is `pgregent list`.
