@@ -187,9 +187,11 @@ func (n *Node) learn() {
 	case postgres.RolePrimary:
 		n.learnOwn()
 	case postgres.RoleReplica:
-		// What streams from the leader on the leader's timeline is on the leader's promotion.
-		note, ok := n.note()
-		if ok && s.Streaming && note.Promotion.ID != "" && note.Promotion.Timeline == s.Timeline && n.streamsFrom(n.cluster.Leader.Name) {
+		// A replica is pointed at the holder only after the two were compared, so the holder's timeline can have come to it
+		// from nowhere else, also when it does not stream any more at this moment.
+		r, _, ok, _ := n.lease.Record()
+		note, readable := n.note()
+		if ok && readable && note.Promotion.ID != "" && note.Promotion.Timeline == s.Timeline && n.streamsFrom(r.Holder) {
 			if n.state.learn(note.Promotion) {
 				n.saveState()
 			}
@@ -230,7 +232,7 @@ func (n *Node) note() (cluster.Note, bool) {
 	return note, err == nil
 }
 
-// streamsFrom says whether the receiver is connected to the member.
+// streamsFrom says whether the server is pointed at the member.
 func (n *Node) streamsFrom(member string) bool { return member != "" && n.upstream() == member }
 
 // upstream is the member that the server is configured to stream from: "" none, "?" a host that is no member.

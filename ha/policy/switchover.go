@@ -42,14 +42,17 @@ func switchover(v View, c Config) (Decision, bool) {
 		if !ok {
 			return clear("the candidate %q is not a member", r.Candidate)
 		}
-		if why := cannotLead(v, c, p, r.Leader == ""); why != "" {
-			return clear("the candidate %q cannot lead: %s", r.Candidate, why)
-		}
-		if p.Connected {
+		why := cannotLead(v, c, p, r.Leader == "")
+		switch {
+		case why == "" && p.Connected:
 			return demoteTo(r.Candidate), true
+		case why == "":
+			why = "it does not stream from this node"
 		}
-		if v.RequestedFor > connectPatience {
-			return clear("the candidate %q does not stream from this node", r.Candidate)
+		// Right after another change of the leader a healthy member is still on its way.
+		onItsWay := p.Answered && p.InRecovery && p.Running && !p.Tags.NoFailover() && !p.Unfit
+		if !onItsWay || v.RequestedFor > connectPatience {
+			return clear("the candidate %q cannot lead: %s", r.Candidate, why)
 		}
 		return awaitConnection(r.Candidate), true
 	}
