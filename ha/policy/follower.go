@@ -194,6 +194,8 @@ func rewinding(v View, c Config, d Decision, name string, a Rewind) Decision {
 		return cloning(v, c, name, d.Detail+"; pg_rewind is not possible (use_pg_rewind, and checksums or wal_log_hints)")
 	case v.Last.Kind == TaskRewind && v.Last.Failed != "" && (v.Last.Impossible || v.Last.Times >= 2):
 		return cloning(v, c, name, "pg_rewind failed: "+v.Last.Failed)
+	case v.Last.Kind == TaskRewind && v.Last.Member == name && v.Last.Failed == "" && v.Last.Ago < time.Minute:
+		return cloning(v, c, name, "pg_rewind saw nothing to do, and "+d.Detail)
 	case !m.CheckpointAfterPromo:
 		// Its control file still shows the timeline before the promotion (hazard B11b).
 		d.Detail += "; waiting for its checkpoint before the rewind"

@@ -28,10 +28,11 @@ type truth struct {
 	performing *sentStep // the lease step that is being performed at the store right now
 
 	// The line is the WAL that counts: that of the server that was opened for clients last.
-	line     *record // its end as written
-	opened   *record // its end when it was opened
-	lineNode *Node
-	forgot   bool // an operator deleted or overwrote the record since it was opened
+	line        *record // its end as written
+	opened      *record // its end when it was opened
+	lineNode    *Node
+	patroniLine bool // that was a Patroni member
+	forgot      bool // an operator deleted or overwrote the record since the last promotion
 
 	nonces   []string          // nonces[e] took epoch e
 	highest  uint64            // the highest epoch that was ever in the record

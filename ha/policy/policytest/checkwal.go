@@ -10,7 +10,11 @@ import (
 // openedPrimary is told when a server begins to accept writes; written and lineMoved when its WAL grows.
 func (w *World) openedPrimary(n *Node) {
 	t := &w.truth
-	t.line, t.opened, t.lineNode, t.forgot = n.disk.tip, n.disk.tip, n, false
+	t.line, t.opened, t.lineNode, t.patroniLine = n.disk.tip, n.disk.tip, n, n.isPatroni
+	if rec, err := w.parse(w.store.item(dcs.KeyLease)); err == nil && w.decodeNote(rec.Note).Promotion.ID == n.disk.tip.branch.id &&
+		n.disk.tip.branch.id != "" {
+		t.forgot = false // the record names this line again
+	}
 	if n.disk.mixed && !n.isPatroni {
 		w.violate("I10", "%s is opened for clients with WAL of two promotions mixed", n.host)
 	}
@@ -51,7 +55,7 @@ func (w *World) checkEpoch(n *Node, does string) {
 // Patroni member knew of is not held against a pgregent, which cannot know it; nor is one that an operator made the store forget.
 func (w *World) checkLineage(n *Node) {
 	t := &w.truth
-	if t.forgot || t.line == nil || n.disk.tip == nil || t.lineNode != nil && t.lineNode.isPatroni {
+	if t.forgot || t.line == nil || n.disk.tip == nil || t.patroniLine {
 		return
 	}
 	if n.disk.tainted || w.patroniForked(n.disk.tip, t.line) {
@@ -78,7 +82,8 @@ func (w *World) checkStartPrimary(n *Node, epoch uint64) {
 
 // checkStream is I10: what is about to be streamed continues what is there, by content. WAL that came to be mixed through
 // a promotion that a Patroni member made, which leaves no identity, taints a directory and is not held against anybody; nor
-// is what PostgreSQL's receiver does by itself, under the old name, while the agent is dead or frozen.
+// is what PostgreSQL's receiver does by itself, under the old name, while the agent is dead, frozen or without the store,
+// nor what nobody can know after an operator made the store forget the record.
 func (w *World) checkStream(n, up *Node) {
 	if up.disk.tainted {
 		n.disk.tainted = true
@@ -86,13 +91,19 @@ func (w *World) checkStream(n, up *Node) {
 	if n.disk.tainted || up.disk.tip.holds(n.disk.tip) && !up.disk.mixed {
 		return
 	}
-	if n.isPatroni || w.patroniForked(n.disk.tip, up.disk.tip) || n.agent == nil || w.now < n.agent.frozen {
+	if n.isPatroni || w.patroniForked(n.disk.tip, up.disk.tip) || n.agentless() || w.truth.forgot {
 		n.disk.tainted = true
 		return
 	}
 	n.disk.mixed = true
 	w.violate("I10", "%s at %s streams from %s at %s, which has other WAL under the same numbers",
 		n.host, position(n.disk.tip), up.host, position(up.disk.tip))
+}
+
+// agentless says that the receiver is left to itself.
+func (n *Node) agentless() bool {
+	a := n.agent
+	return a == nil || n.w.now < a.frozen || a.failed || a.busy && n.clock()-a.readSent > a.dynamic.LoopWait
 }
 
 // patroniForked says that one side of the fork between a and b was made by a Patroni member, which leaves no identity.
@@ -111,7 +122,7 @@ func (w *World) patroniForked(a, b *record) bool {
 
 // checkRewind is I11: pg_rewind believes numbers; when they lie, the result is a mixture.
 func (w *World) checkRewind(n, src *Node, safe bool) {
-	if safe || n.isPatroni || n.disk.tainted || src.disk.tainted || w.patroniForked(n.disk.tip, src.disk.tip) {
+	if safe || w.truth.forgot || n.isPatroni || n.disk.tainted || src.disk.tainted || w.patroniForked(n.disk.tip, src.disk.tip) {
 		return
 	}
 	w.violate("I11", "%s at %s is rewound onto %s at %s, which shares its timeline number and not its WAL",
@@ -121,7 +132,7 @@ func (w *World) checkRewind(n, src *Node, safe bool) {
 // checkDestroy is I16: a data directory goes only when another member has what clients were last promised to find.
 func (w *World) checkDestroy(n, src *Node) {
 	t := &w.truth
-	if n.isPatroni || n.disk.tip == nil || t.opened == nil || !n.disk.tip.holds(t.opened) {
+	if n.isPatroni || t.patroniLine || n.disk.tip == nil || t.opened == nil || !n.disk.tip.holds(t.opened) {
 		return
 	}
 	for _, o := range w.nodes {

@@ -250,6 +250,9 @@ func (a *agent) rewind(member string, end func(error, bool)) {
 		end(errUnreachable, false)
 		return
 	}
+	if !n.disk.clean {
+		n.disk.control = n.disk.tip.branch.tli // crash recovery in single-user mode comes first
+	}
 	needed, safe := rewindTarget(n.disk.tip, src.disk.tip, n.disk.control, src.disk.control)
 	if !needed {
 		w.logf(n, "pg_rewind: no rewind required")

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 )
@@ -80,6 +81,10 @@ func drawKinds(r *rand.Rand, o Options) []string {
 		for range k.weight {
 			kinds = append(kinds, k.name)
 		}
+	}
+	if slices.Contains(kinds, "delete-lease") || slices.Contains(kinds, "garbage") {
+		// Without both keys the store says that there is no cluster, which is how one asks for another one.
+		kinds = slices.DeleteFunc(kinds, func(k string) bool { return k == "delete-initialize" })
 	}
 	if len(kinds) == 0 {
 		kinds = []string{"kill"}

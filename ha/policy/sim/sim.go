@@ -223,7 +223,7 @@ func (g *generator) operate(kind, a, b string) {
 	case "delete-initialize":
 		g.do("delete initialize")
 	case "garbage":
-		g.do("put %s %s", pick(r, "lease", "failover", "config", "initialize", "members/a", "history", "status", "sync"),
+		g.do("put %s %s", pick(r, "lease", "failover", "config", "members/a", "history", "status", "sync"),
 			pick(r, "{", "[]", "null", "nonsense", `{"epoch":"x"}`, "0", "{}"))
 	}
 }
