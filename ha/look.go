@@ -187,11 +187,10 @@ func (n *Node) learn() {
 	case postgres.RolePrimary:
 		n.learnOwn()
 	case postgres.RoleReplica:
-		// A replica is pointed at the holder only after the two were compared, so the holder's timeline can have come to it
-		// from nowhere else, also when it does not stream any more at this moment.
-		r, _, ok, _ := n.lease.Record()
-		note, readable := n.note()
-		if ok && readable && note.Promotion.ID != "" && note.Promotion.Timeline == s.Timeline && n.streamsFrom(r.Holder) {
+		// A replica is pointed at a member only after their WAL was compared: on that member's timeline, it is on its
+		// promotion, whether it is connected right now or not.
+		note, ok := n.note()
+		if ok && note.Promotion.Timeline == s.Timeline && n.streamsFrom(note.Promotion.Maker()) {
 			if n.state.learn(note.Promotion) {
 				n.saveState()
 			}

@@ -1,7 +1,10 @@
 package cluster
 
 import (
+	"cmp"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/pgregent/pgregent/postgres/wal"
 )
@@ -199,19 +202,44 @@ func (n Note) Line() []Promotion {
 }
 
 // With returns the note after promotion p was made, or announced, by a server whose WAL is mine: p is its Promotion, and
-// Promotions are those before it that mine has come along. Whatever else the note named is on a dead branch.
+// Promotions are those before it that mine has come along. Whatever else the note named is on a dead branch, and what the
+// note forgot, because somebody deleted the record, is added as far as mine knows it.
 func (n Note) With(p Promotion, mine Branch) Note {
 	var line []Promotion
-	for _, old := range n.Line() {
+	add := func(old Promotion) {
 		at, on := mine.History.Begin(old.Timeline)
 		id, known := identity(mine, old.Timeline)
-		if on && at == old.LSN && old.Timeline < p.Timeline && old.ID != p.ID && (!known || id == old.ID) {
+		known = known && id != old.ID || slices.ContainsFunc(line, func(l Promotion) bool { return l.Timeline == old.Timeline })
+		if on && at == old.LSN && old.Timeline < p.Timeline && old.ID != p.ID && !known {
 			line = append(line, old)
 		}
 	}
+	for _, old := range n.Line() {
+		add(old)
+	}
+	for _, own := range mine.Promotions {
+		add(own)
+	}
+	slices.SortFunc(line, func(a, b Promotion) int { return cmp.Compare(a.Timeline, b.Timeline) })
 	if k := len(line); k > MaxPromotions {
 		line = line[k-MaxPromotions:]
 	}
 	n.Promotions, n.Promotion = line, p
 	return n
+}
+
+// Maker is the member that made the promotion; empty when its ID does not say.
+func (p Promotion) Maker() string {
+	_, rest, _ := strings.Cut(p.ID, "-")
+	name, _, ok := strings.Cut(rest, "/")
+	if !ok {
+		return ""
+	}
+	return name
+}
+
+// PromotionID is the identity of the promotion that a member makes in an epoch. The session makes it unique even when an
+// operator deleted the lease record, so that epochs begin anew; a member's name contains no slash.
+func PromotionID(epoch uint64, member, session string) string {
+	return strconv.FormatUint(epoch, 10) + "-" + member + "/" + session
 }

@@ -147,7 +147,7 @@ func offHistory(lines []cluster.HistoryLine, h wal.History, end wal.Position) st
 // earlier timeline, or has no data any more. It cannot be made any more either, once another member may take the lease.
 func knownNote(v View) cluster.Note {
 	n := v.Lease.Note
-	_, maker, _ := strings.Cut(n.Promotion.ID, "-")
+	maker := n.Promotion.Maker()
 	if maker == "" || !v.Lease.Takeable && !v.Lease.Open {
 		return n
 	}

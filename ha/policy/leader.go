@@ -82,11 +82,10 @@ func lostData(v View) Decision {
 // promoting makes the replica a primary, under a lease with room left (invariant I12).
 func promoting(v View, c Config) Decision {
 	d := Decision{Reason: ReasonPromoting, Detail: fmt.Sprintf("this node took the lease (epoch %d): promoting from %v", v.Lease.Epoch, v.Server.Branch.End)}
-	// The identity is what tells this promotion from another one to the same timeline number (hazard B10): an epoch is
-	// used once, by one member. It stands in the lease record before the promotion is made: a primary that dies before
+	// The identity is what tells this promotion from another one to the same timeline number (hazard B10). It stands in the lease record before the promotion is made: a primary that dies before
 	// it told anybody would otherwise leave WAL that nobody can tell from the next one's.
 	end := v.Server.Branch.End
-	p := cluster.Promotion{Timeline: end.Timeline + 1, LSN: end.LSN, ID: fmt.Sprintf("%d-%s", v.Lease.Epoch, v.Self.Name)}
+	p := cluster.Promotion{Timeline: end.Timeline + 1, LSN: end.LSN, ID: cluster.PromotionID(v.Lease.Epoch, v.Self.Name, v.Self.Session)}
 	announced := v.Lease.Note.Promotion.ID == p.ID
 	if why := offLine(v); why != "" && !announced {
 		if v.Lease.Note.Promotion.ID != "" && !peersFresh(v) {

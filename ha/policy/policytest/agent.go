@@ -159,10 +159,10 @@ func (a *agent) learn() {
 		return
 	}
 	r, _, ok, _ := a.lease.Record()
-	if !ok || n.pg.upstream == "" || n.pg.upstream != a.cluster.Leader.Name || len(r.Note) == 0 {
+	if !ok || n.pg.upstream == "" || len(r.Note) == 0 {
 		return
 	}
-	if p := a.w.decodeNote(r.Note).Promotion; p.ID != "" && p.Timeline == tli {
+	if p := a.w.decodeNote(r.Note).Promotion; p.Maker() == n.pg.upstream && p.Timeline == tli {
 		n.disk.learn(p)
 	}
 }

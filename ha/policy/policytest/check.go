@@ -32,11 +32,10 @@ type truth struct {
 	opened      *record // its end when it was opened
 	lineNode    *Node
 	patroniLine bool // that was a Patroni member
-	forgot      bool // an operator deleted or overwrote the record since the last promotion
 
 	nonces   []string          // nonces[e] took epoch e
 	highest  uint64            // the highest epoch that was ever in the record
-	deleted  bool              // an operator deleted or overwrote the record: epochs may repeat
+	deleted  bool              // an operator deleted or overwrote the record: epochs may repeat, identities are forgotten
 	released map[uint64]string // epoch -> nonce: released with proof
 
 	open []*Node // nodes that could acknowledge a write after the last event

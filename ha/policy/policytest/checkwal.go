@@ -11,10 +11,6 @@ import (
 func (w *World) openedPrimary(n *Node) {
 	t := &w.truth
 	t.line, t.opened, t.lineNode, t.patroniLine = n.disk.tip, n.disk.tip, n, n.isPatroni
-	if rec, err := w.parse(w.store.item(dcs.KeyLease)); err == nil && w.decodeNote(rec.Note).Promotion.ID == n.disk.tip.branch.id &&
-		n.disk.tip.branch.id != "" {
-		t.forgot = false // the record names this line again
-	}
 	if n.disk.mixed && !n.isPatroni {
 		w.violate("I10", "%s is opened for clients with WAL of two promotions mixed", n.host)
 	}
@@ -55,7 +51,7 @@ func (w *World) checkEpoch(n *Node, does string) {
 // Patroni member knew of is not held against a pgregent, which cannot know it; nor is one that an operator made the store forget.
 func (w *World) checkLineage(n *Node) {
 	t := &w.truth
-	if t.forgot || t.line == nil || n.disk.tip == nil || t.patroniLine {
+	if t.deleted || t.line == nil || n.disk.tip == nil || t.patroniLine {
 		return
 	}
 	if n.disk.tainted || w.patroniForked(n.disk.tip, t.line) {
@@ -91,7 +87,7 @@ func (w *World) checkStream(n, up *Node) {
 	if n.disk.tainted || up.disk.tip.holds(n.disk.tip) && !up.disk.mixed {
 		return
 	}
-	if n.isPatroni || w.patroniForked(n.disk.tip, up.disk.tip) || n.agentless() || w.truth.forgot {
+	if n.isPatroni || w.patroniForked(n.disk.tip, up.disk.tip) || n.agentless() || w.truth.deleted {
 		n.disk.tainted = true
 		return
 	}
@@ -122,7 +118,7 @@ func (w *World) patroniForked(a, b *record) bool {
 
 // checkRewind is I11: pg_rewind believes numbers; when they lie, the result is a mixture.
 func (w *World) checkRewind(n, src *Node, safe bool) {
-	if safe || w.truth.forgot || n.isPatroni || n.disk.tainted || src.disk.tainted || w.patroniForked(n.disk.tip, src.disk.tip) {
+	if safe || w.truth.deleted || n.isPatroni || n.disk.tainted || src.disk.tainted || w.patroniForked(n.disk.tip, src.disk.tip) {
 		return
 	}
 	w.violate("I11", "%s at %s is rewound onto %s at %s, which shares its timeline number and not its WAL",

@@ -43,7 +43,7 @@ func (w *World) Request(leader, candidate string, in time.Duration) {
 // operator does something to the store that no member does.
 func (w *World) operator(op dcs.Op) {
 	if op.Key == dcs.KeyLease {
-		w.truth.deleted, w.truth.forgot = true, true
+		w.truth.deleted = true
 	}
 	_, _ = w.store.commit(nil, dcs.Txn{Then: []dcs.Op{op}})
 }

@@ -153,7 +153,7 @@ func (a *agent) promote(p cluster.Promotion, end func(error, bool)) {
 	a.w.checkPromote(n)
 	id := p.ID
 	if id == "" {
-		id = strconv.FormatUint(n.guard.epoch, 10) + "-" + n.guard.nonce
+		id = cluster.PromotionID(n.guard.epoch, n.name, a.session)
 	}
 	n.disk.intent = &intent{id: id, from: n.disk.tip.position()}
 	n.pgPromote(n.guard.epoch, id, false, func(err error) { end(err, false) })
