@@ -116,15 +116,16 @@ func whyNobody(v View, c Config) string {
 // (hazard B9: a dead branch can have the larger LSN); empty: it is, as far as is known.
 func offLine(v View) string {
 	b := v.Server.Branch
-	return offLineOf(v, b.History, b.End, b.Promotions)
+	return offLineOf(v, b.History, b.End, b.Promotions, v.Server.Upstream)
 }
 
-// offLineOf judges any branch: by the record, or, when an operator deleted that, by the key `history`.
-func offLineOf(v View, h wal.History, end wal.Position, mine []cluster.Promotion) string {
+// offLineOf judges any branch, of a server that streams from the member from: by the record, or, when an operator deleted
+// that, by the key `history`.
+func offLineOf(v View, h wal.History, end wal.Position, mine []cluster.Promotion, from string) string {
 	if v.Lease.Note.Promotion.ID == "" {
 		return offHistory(v.Cluster.History.Lines, h, end)
 	}
-	return offNote(knownNote(v), h, end, mine)
+	return offNote(knownNote(v), h, end, mine, from)
 }
 
 // offHistory says why a branch is not the one that the key `history` describes.
@@ -166,11 +167,11 @@ func knownNote(v View) cluster.Note {
 	return n
 }
 
-func offNote(note cluster.Note, h wal.History, end wal.Position, mine []cluster.Promotion) string {
+func offNote(note cluster.Note, h wal.History, end wal.Position, mine []cluster.Promotion, from string) string {
 	line := note.Line()
-	for _, p := range line {
+	for _, p := range slices.Backward(line) {
 		if slices.ContainsFunc(mine, func(m cluster.Promotion) bool { return m.ID == p.ID }) {
-			continue // under whatever number it came about
+			break // under whatever number it came about; it vouches for what was before
 		}
 		if end.Timeline < p.Timeline {
 			if end.LSN > p.LSN {
@@ -181,8 +182,11 @@ func offNote(note cluster.Note, h wal.History, end wal.Position, mine []cluster.
 		if begin, on := h.Begin(p.Timeline); h.Known() && (!on || begin != p.LSN) {
 			return fmt.Sprintf("its timeline %d did not come along the cluster's timeline %d", end.Timeline, p.Timeline)
 		}
-		if id := promotionID(mine, p.Timeline); id != "" && id != p.ID {
+		switch id := promotionID(mine, p.Timeline); {
+		case id != "":
 			return fmt.Sprintf("its timeline %d is another promotion than the cluster's", p.Timeline)
+		case p.Maker() != "" && p.Maker() != from:
+			return fmt.Sprintf("which promotion its timeline %d is is not known, and it does not follow %s, who made the cluster's", p.Timeline, p.Maker())
 		}
 	}
 	// Every promotion of a pgregent member is announced in the record: one that the record does not name any more was
@@ -244,7 +248,7 @@ func rival(v View, c Config, p Peer) string {
 		// Beside a Patroni primary that does not know yet that it lost its key nobody promotes (reference section 5.7.2).
 		return p.Name + " (a Patroni member) still runs as primary"
 	}
-	if !p.Patroni && offLineOf(v, p.History, p.End, p.Promotions) != "" {
+	if !p.Patroni && offLineOf(v, p.History, p.End, p.Promotions, "") != "" {
 		return ""
 	}
 	if p.Patroni && (p.End == v.Server.Branch.End || v.Lease.SeenFor > 2*v.Lease.TTL+10*time.Second) {
