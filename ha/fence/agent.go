@@ -54,6 +54,18 @@ func Open(ctx context.Context, c Config) (*Guard, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("fence: the guard's folder: %w", err)
 	}
+	// A guard that is ending accepts a connection that it never serves: then there is another try, with a new one.
+	var err error
+	for range 5 {
+		var g *Guard
+		if g, err = open(ctx, c); !errors.Is(err, ErrGuardLost) {
+			return g, err
+		}
+	}
+	return nil, err
+}
+
+func open(ctx context.Context, c Config) (*Guard, error) {
 	conn, err := dial(c.Dir)
 	if err != nil {
 		if err := spawn(c); err != nil {

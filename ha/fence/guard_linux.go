@@ -89,8 +89,15 @@ func serve(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("another guard lives in %s: %w", dir, err)
+	for tries := 0; ; tries++ { // the last guard may be ending at this moment
+		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if tries == 100 {
+			return fmt.Errorf("another guard lives in %s: %w", dir, err)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("child subreaper: %w", err)

@@ -241,6 +241,18 @@ except OSError: pass
 	require.NotZero(t, state(t, g).PID)
 }
 
+// An agent that comes right after the last one ended its guard gets a new one.
+func TestOpenWhileTheGuardEnds(t *testing.T) {
+	dir := t.TempDir()
+	for range 20 {
+		g, err := fence.Open(ctx(t), fence.Config{Dir: dir})
+		require.NoError(t, err)
+		require.NoError(t, g.Shutdown(ctx(t)))
+		_ = g.Close()
+	}
+	open(t, dir)
+}
+
 func TestFindPostmaster(t *testing.T) {
 	dir := t.TempDir()
 	_, ok := fence.FindPostmaster(dir)
