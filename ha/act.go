@@ -157,7 +157,7 @@ func (n *Node) renew(ctx context.Context, a policy.Renew) error {
 	}
 	if step.Shorten != 0 {
 		// R10: the guard shortens before the write is sent.
-		if err := n.guard.Extend(ctx, n.epoch(), step.Shorten, dcs.FenceHeadStart(n.dynamic.TTL)); err != nil {
+		if err := n.guard().Extend(ctx, n.epoch(), step.Shorten, dcs.FenceHeadStart(n.dynamic.TTL)); err != nil {
 			return fmt.Errorf("the guard did not shorten its deadline: %w", err)
 		}
 	}
@@ -181,7 +181,7 @@ func (n *Node) extend(ctx context.Context, deadline time.Duration) error {
 	if n.dynamic.Pause {
 		deadline = n.clock.Now() + 100*365*24*time.Hour
 	}
-	if err := n.guard.Extend(ctx, n.epoch(), deadline, dcs.FenceHeadStart(n.dynamic.TTL)); err != nil {
+	if err := n.guard().Extend(ctx, n.epoch(), deadline, dcs.FenceHeadStart(n.dynamic.TTL)); err != nil {
 		return fmt.Errorf("the guard did not take the deadline: %w", err)
 	}
 	return nil
@@ -224,7 +224,7 @@ func (n *Node) take(ctx context.Context, a policy.Take) error {
 	n.counters.add("takes", 1)
 	n.slotSeen = nil
 	n.checkpointed = false
-	if err := n.guard.OpenEpoch(ctx, n.epoch(), deadline, dcs.FenceHeadStart(n.dynamic.TTL)); err != nil {
+	if err := n.guard().OpenEpoch(ctx, n.epoch(), deadline, dcs.FenceHeadStart(n.dynamic.TTL)); err != nil {
 		n.lease.Close() // the guard has no such epoch, so nothing can run under it: give it back (R8)
 		return fmt.Errorf("the guard did not open epoch %d: %w", n.epoch(), err)
 	}
@@ -234,7 +234,7 @@ func (n *Node) take(ctx context.Context, a policy.Take) error {
 
 // release is rule R8. The proof is what the guard and pg_control say now; without one nothing is sent.
 func (n *Node) release(ctx context.Context, a policy.Release) error {
-	st, err := n.guard.State(ctx)
+	st, err := n.guard().State(ctx)
 	if err != nil {
 		return err
 	}
@@ -242,7 +242,7 @@ func (n *Node) release(ctx context.Context, a policy.Release) error {
 		if (st.Postmaster.Running && st.Postmaster.Primary) || st.Orphans > 0 {
 			return errors.New("PostgreSQL still runs under the epoch: it is fenced before the lease is given back")
 		}
-		if err := n.guard.CloseEpoch(ctx, st.Epoch); err != nil {
+		if err := n.guard().CloseEpoch(ctx, st.Epoch); err != nil {
 			return fmt.Errorf("the guard did not close epoch %d: %w", st.Epoch, err)
 		}
 	}

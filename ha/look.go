@@ -117,12 +117,12 @@ func (n *Node) readGuard(ctx context.Context) {
 	if n.guardErr != nil && n.cfg.Guard == nil {
 		g, err := fence.Open(call, fence.Config{Dir: n.cfg.StateDir, Program: n.cfg.GuardProgram, Log: n.log, EnforceDeadline: true})
 		if err == nil {
-			_ = n.guard.Close()
-			n.guard = g
-			go n.guardEvents(ctx)
+			_ = n.guard().Close()
+			n.held.Store(&guardRef{g})
+			go n.guardEvents(ctx, g)
 		}
 	}
-	st, err := n.guard.State(call)
+	st, err := n.guard().State(call)
 	n.guardErr = err
 	if err != nil {
 		return

@@ -26,9 +26,10 @@ type Node struct {
 	cfg   Config
 	log   *slog.Logger
 	clock dcs.Clock
-	guard Guard
 	store dcs.Store
 	calls *callbacks.Runner
+	// held is the guard that this node is connected to. The loop replaces one that is gone while tasks still talk to it.
+	held atomic.Pointer[guardRef]
 
 	// inbox carries what observers, tasks and requests have found out into the loop. Everything below is the loop's
 	// own: only functions that it takes from the inbox touch it.
@@ -125,7 +126,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return err
 	}
 	defer n.calls.Close()
-	defer n.guard.Close()
+	defer func() { _ = n.guard().Close() }()
 	// The loop outlives ctx: the orderly end needs the store and PostgreSQL.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -136,7 +137,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.observer = newObserver(n)
 	done.Go(func() { n.observer.run(life) })
 	done.Go(func() { n.watch(life) })
-	done.Go(func() { n.guardEvents(life) })
+	done.Go(func() { n.guardEvents(life, n.guard()) })
 	stop := context.AfterFunc(ctx, func() {
 		n.post(life, func() { n.stopping, n.stopAt = true, n.clock.Now() })
 	})
@@ -166,7 +167,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 // endGuard ends the guard, which has nothing to guard any more. One that stays ends by itself after a while.
 func (n *Node) endGuard(ctx context.Context) {
-	if g, ok := n.guard.(interface{ Shutdown(context.Context) error }); ok {
+	if g, ok := n.guard().(interface{ Shutdown(context.Context) error }); ok {
 		call, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		if err := g.Shutdown(call); err != nil {
@@ -185,15 +186,16 @@ func (n *Node) open(ctx context.Context) error {
 		return err
 	}
 	n.state = s
-	n.guard = n.cfg.Guard
-	if n.guard == nil {
+	if g := n.cfg.Guard; g != nil {
+		n.held.Store(&guardRef{g})
+	} else {
 		g, err := fence.Open(ctx, fence.Config{Dir: n.cfg.StateDir, Program: n.cfg.GuardProgram, Log: n.log, EnforceDeadline: true})
 		if err != nil {
 			return fmt.Errorf("ha: the guard: %w", err)
 		}
-		n.guard = g
+		n.held.Store(&guardRef{g})
 	}
-	st, err := n.guard.State(ctx)
+	st, err := n.guard().State(ctx)
 	if err != nil {
 		return fmt.Errorf("ha: the guard: %w", err)
 	}
@@ -275,13 +277,18 @@ func (n *Node) watch(ctx context.Context) {
 	}
 }
 
-// guardEvents brings the end of the postmaster into the loop at once.
-func (n *Node) guardEvents(ctx context.Context) {
+// guardRef lets an interface be replaced in one step.
+type guardRef struct{ Guard }
+
+func (n *Node) guard() Guard { return n.held.Load().Guard }
+
+// guardEvents brings the end of the postmaster into the loop at once, for as long as g lives.
+func (n *Node) guardEvents(ctx context.Context, g Guard) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case e, ok := <-n.guard.Events():
+		case e, ok := <-g.Events():
 			if !ok {
 				return
 			}

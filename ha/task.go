@@ -280,7 +280,7 @@ func (n *Node) run(ctx context.Context, role postgres.Role, s postgres.Settings,
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	_, err = n.guard.Start(ctx, fence.StartRequest{
+	_, err = n.guard().Start(ctx, fence.StartRequest{
 		Path: cmd.Path, Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir, Log: cmd.Log,
 		Primary: role == postgres.RolePrimary, Epoch: epoch,
 	})
@@ -302,7 +302,7 @@ func (n *Node) beginPromote(ctx context.Context, v policy.View, a policy.Promote
 	return n.start(ctx, policy.TaskPromote, "", func(ctx context.Context, _ *task) error {
 		n.ctl.Lock()
 		defer n.ctl.Unlock()
-		if err := n.guard.AllowPromote(ctx, epoch); err != nil {
+		if err := n.guard().AllowPromote(ctx, epoch); err != nil {
 			return err
 		}
 		if err := n.cfg.Postgres.Promote(ctx); err != nil {
@@ -325,16 +325,16 @@ func (n *Node) demote(ctx context.Context, epoch uint64, limit time.Duration) er
 		n.log.Warn("the checkpoint before the demotion failed", "error", err)
 	}
 	stop, cancel := context.WithTimeout(ctx, limit)
-	err = n.guard.Stop(stop, fence.ModeFast)
+	err = n.guard().Stop(stop, fence.ModeFast)
 	cancel()
 	clean := err == nil
 	if !clean {
 		n.log.Warn("PostgreSQL did not stop in time; stopping it at once", "limit", limit, "error", err)
-		if err := n.guard.Stop(ctx, fence.ModeImmediate); err != nil {
+		if err := n.guard().Stop(ctx, fence.ModeImmediate); err != nil {
 			return err
 		}
 	}
-	if err := n.guard.CloseEpoch(ctx, epoch); err != nil {
+	if err := n.guard().CloseEpoch(ctx, epoch); err != nil {
 		return err
 	}
 	n.call(callbacks.OnStop, cluster.RoleDemoted, epoch)
@@ -353,15 +353,15 @@ func (n *Node) demote(ctx context.Context, epoch uint64, limit time.Duration) er
 // over an immediate one to SIGKILL by itself.
 func (n *Node) fence(ctx context.Context, epoch uint64, left time.Duration) error {
 	fast, cancel := context.WithTimeout(ctx, min(max(left, 0), time.Second))
-	err := n.guard.Stop(fast, fence.ModeFast)
+	err := n.guard().Stop(fast, fence.ModeFast)
 	cancel()
 	if err != nil {
 		quick, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-		err = n.guard.Stop(quick, fence.ModeImmediate)
+		err = n.guard().Stop(quick, fence.ModeImmediate)
 		cancel()
 	}
 	if err != nil {
-		if err := n.guard.Stop(ctx, fence.ModeKill); err != nil {
+		if err := n.guard().Stop(ctx, fence.ModeKill); err != nil {
 			return err
 		}
 	}
@@ -371,7 +371,7 @@ func (n *Node) fence(ctx context.Context, epoch uint64, left time.Duration) erro
 		}
 	}
 	if epoch != 0 {
-		if err := n.guard.CloseEpoch(ctx, epoch); err != nil {
+		if err := n.guard().CloseEpoch(ctx, epoch); err != nil {
 			return err
 		}
 	}
@@ -390,9 +390,9 @@ func (n *Node) stopReplica(ctx context.Context, _ *task) error {
 	}
 	fast, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	err := n.guard.Stop(fast, fence.ModeFast)
+	err := n.guard().Stop(fast, fence.ModeFast)
 	if err != nil && ctx.Err() == nil {
-		err = n.guard.Stop(ctx, fence.ModeImmediate)
+		err = n.guard().Stop(ctx, fence.ModeImmediate)
 	}
 	if err == nil {
 		n.call(callbacks.OnStop, cluster.RoleReplica, 0)
