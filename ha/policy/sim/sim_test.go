@@ -130,7 +130,9 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// TestMistakes plays every seeded mistake until an invariant notices it, and prints the table.
+// TestMistakes plays every seeded mistake until an invariant notices it, and prints the table. The short form starts a rare
+// mistake near a seed that is known to show it (Row.From); when a change of the rules moves that seed, PROVE=full finds
+// the new one.
 func TestMistakes(t *testing.T) {
 	limit := uint64(600)
 	if full() {
@@ -158,7 +160,7 @@ func TestMistakes(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("\n| %-62s | %-4s | %5s |\n%s", "mistake", "by", "seeds", strings.Join(lines, "\n"))
+	t.Logf("\n| %-62s | %-4s | %5s |\n%s", "mistake", "by", "seed", strings.Join(lines, "\n"))
 }
 
 func play(row sim.Row, seed uint64) sim.Result {
@@ -167,8 +169,12 @@ func play(row sim.Row, seed uint64) sim.Result {
 	})
 }
 
-func find(row sim.Row, limit uint64) (id string, seeds uint64) {
-	for seed := uint64(1); seed <= limit; seed++ {
+func find(row sim.Row, limit uint64) (id string, seed uint64) {
+	first := uint64(1)
+	if !full() {
+		first = max(first, row.From)
+	}
+	for seed := first; seed < first+limit; seed++ {
 		r := play(row, seed)
 		for _, v := range r.Violations {
 			for _, want := range row.Expect {
