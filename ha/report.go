@@ -30,6 +30,13 @@ func (n *Node) Reload() {
 	n.poke()
 }
 
+// Detach makes Run return as soon as no task runs, and leave guard, PostgreSQL and lease as they are: for an upgrade of the
+// agent. Another agent that comes before the deadline of the lease goes on as if nothing had happened (rule R11).
+func (n *Node) Detach() {
+	n.detaching.Store(true)
+	n.poke()
+}
+
 // poke wakes the loop without waiting for it.
 func (n *Node) poke() {
 	select {
