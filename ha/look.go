@@ -295,8 +295,8 @@ func (n *Node) view() policy.View {
 		Now: now,
 		Self: policy.Self{
 			Name: n.cfg.Name, Session: n.sessionID(), Tags: n.cfg.Tags, Bootstrap: !n.cfg.NoBootstrap,
-			CanRewind:  n.settings.UseRewind && (n.server.Control.DataChecksums || n.server.Control.WALLogHints),
-			Unfit: n.unfit(), Unfenced: n.unfenced(),
+			CanRewind: n.settings.UseRewind && (n.server.Control.DataChecksums || n.server.Control.WALLogHints),
+			Unfit:     n.unfit(), Unfenced: n.unfenced(),
 			FencePause: dcs.FenceHeadStart(n.leaseTTL()),
 		},
 		Store:   policy.Store{Known: n.known, Failed: n.readErr != nil, Silent: now - n.readSent},

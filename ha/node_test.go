@@ -91,7 +91,9 @@ func (g *fakeGuard) Stop(ctx context.Context, mode fence.Mode) error {
 	}
 }
 
-func (g *fakeGuard) Adopt(context.Context, int) error { return errors.New("nothing runs beside the fake") }
+func (g *fakeGuard) Adopt(context.Context, int) error {
+	return errors.New("nothing runs beside the fake")
+}
 
 func (g *fakeGuard) OpenEpoch(_ context.Context, t fence.Term) error {
 	g.mu.Lock()

@@ -35,7 +35,7 @@ func (g *guard) adopt(pid int) error {
 	}
 	f := &foreign{pid: pid, fd: fd, program: filepath.Base(program(pid))}
 	g.foreign = f
-	g.ladder = ladder{}
+	g.ladder, g.occupied = ladder{}, true
 	g.state.Postmaster = Postmaster{Running: true, PID: pid, Foreign: true, Primary: isPrimary(g.dir, pid)}
 	go func() {
 		for {

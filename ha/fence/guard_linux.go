@@ -58,6 +58,7 @@ type guard struct {
 	admission *admission
 	dog       *watchdog
 	ladder    ladder
+	occupied  bool     // a postmaster was started or adopted, and not all of it was gone yet
 	foreign   *foreign // the postmaster, when it is not a child
 	gone      chan *foreign
 	mark      *marker // writes standby.signal; nil when that is done
@@ -99,7 +100,8 @@ func serve(dir string) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("child subreaper: %w", err)
 	}
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE)
+	// Not signal.Ignore: a program that is started inherits what is ignored.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
 	l, err := listen(dir)
 	if err != nil {
 		return err
@@ -110,6 +112,7 @@ func serve(dir string) error {
 	g.state = State{Version: protocolVersion, PID: os.Getpid(), Nonce: nonce(), BootID: bootID()}
 	protect()
 	dropAmbient()
+	keepDescriptors()
 	g.trouble.kernel = reason(g.kernel.create())
 	g.jumped = jumps(g.clock)
 	g.describe()

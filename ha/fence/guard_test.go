@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/ha/fence"
@@ -26,6 +27,12 @@ func TestMain(m *testing.M) {
 	fence.Main()
 	if dir := os.Getenv(agentEnv); dir != "" {
 		agent(dir)
+	}
+	if os.Geteuid() == 0 {
+		p := postgrestest.Privileges{Caps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_NICE}, Network: true, Cgroup: true}
+		if code := postgrestest.MainPrivileged(m, p); code != 0 {
+			os.Exit(code)
+		}
 	}
 	os.Exit(postgrestest.Main(m))
 }

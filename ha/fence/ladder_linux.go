@@ -106,13 +106,17 @@ func (g *guard) kill() {
 	if g.ladder.stage != stageKill {
 		g.ladder = ladder{stage: stageKill, known: map[int]bool{}}
 	}
+	var before []int
+	if g.foreign != nil { // what it forked is nobody's descendant once it is dead
+		before = g.others()
+	}
 	g.signal(syscall.SIGKILL)
 	if unguarded {
 		return
 	}
 	g.cgroup.kill()
 	news := 0
-	for _, pid := range g.others() {
+	for _, pid := range append(before, g.others()...) {
 		if !g.ladder.known[pid] {
 			g.ladder.known[pid] = true
 			news++
@@ -134,15 +138,14 @@ func (g *guard) others() []int {
 
 // reap waits for whatever ended, the postmaster and its adopted orphans, and tells who waits for it.
 func (g *guard) reap() {
-	was := g.busy()
 	none := g.wait()
-	if !g.state.Postmaster.Running && g.foreign != nil && was {
+	if !g.state.Postmaster.Running && g.foreign != nil {
 		none = len(leftovers(g.dir, g.foreign.program)) == 0
 	}
 	switch {
 	case g.state.Postmaster.Running || unguarded:
 		g.state.Orphans = 0
-	case none && !(was && g.cgroup.populated()):
+	case none && !(g.occupied && g.cgroup.populated()):
 		g.state.Orphans = 0
 	default:
 		// What outlives its postmaster serves nobody any more and can still acknowledge a write (hazard A4).
@@ -151,7 +154,8 @@ func (g *guard) reap() {
 			g.kill()
 		}
 	}
-	if was && !g.busy() {
+	if g.occupied && !g.busy() {
+		g.occupied = false
 		g.emptied()
 	}
 }

@@ -2,6 +2,7 @@ package fence
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 
@@ -29,6 +30,9 @@ func protect() {
 func dropAmbient() {
 	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 }
+
+// keepDescriptors keeps what this process may have inherited through its agent from what PostgreSQL inherits.
+func keepDescriptors() { _ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) }
 
 // unprotect gives a new postmaster the ordinary priority and score: a backend that eats the memory is the right one to go.
 func unprotect(pid int) {

@@ -3,6 +3,7 @@ package fence
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 )
 
@@ -223,11 +224,15 @@ func (g *guard) feed(t Term) error {
 	}
 	was := g.dog.active()
 	err := g.dog.feed(t)
+	required := g.options.Watchdog.Mode == WatchdogRequired
+	if errors.Is(err, fs.ErrNotExist) && !required {
+		err = nil // a machine without one
+	}
 	g.note(&g.trouble.watchdog, err)
 	if was != g.dog.active() {
 		g.describe()
 	}
-	if err != nil && g.options.Watchdog.Mode == WatchdogRequired {
+	if err != nil && required {
 		return fmt.Errorf("%w: %w", ErrWatchdog, err)
 	}
 	return nil

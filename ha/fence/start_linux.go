@@ -22,7 +22,7 @@ func (g *guard) start(req StartRequest) (int, error) {
 		}
 		return 0, err
 	}
-	g.ladder = ladder{}
+	g.ladder, g.occupied = ladder{}, true
 	g.state.Postmaster = Postmaster{Running: true, PID: pid, Primary: req.Primary}
 	g.dir = req.Dir
 	if req.Primary {
