@@ -220,17 +220,21 @@ func (n *Node) fenceConfig() fence.Config {
 	return fence.Config{Dir: n.cfg.StateDir, Program: n.cfg.GuardProgram, Options: o, Log: n.log}
 }
 
+func rungNames(st fence.State) []string {
+	names := make([]string, len(st.Rungs))
+	for i, r := range st.Rungs {
+		names[i] = string(r)
+	}
+	return names
+}
+
 // sayFence tells which rungs are active and what they guarantee.
 func (n *Node) sayFence(st fence.State) {
-	rungs := make([]string, len(st.Rungs))
-	for i, r := range st.Rungs {
-		rungs[i] = string(r)
-	}
 	log := n.log.Info
 	if !st.Bounded {
 		log = n.log.Warn
 	}
-	log("the fence", "rungs", strings.Join(rungs, ","), "guarantee", st.Guarantee, "guard", st.PID)
+	log("the fence", "rungs", strings.Join(rungNames(st), ","), "guarantee", st.Guarantee, "guard", st.PID)
 	if st.Problem != "" {
 		n.log.Warn("a rung of the fence is not active", "problem", st.Problem)
 	}

@@ -147,6 +147,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	defer api.stop()
 	go d.onHUP(ctx, node, api)
+	go onDetach(ctx, node)
 	context.AfterFunc(ctx, func() { notify("STOPPING=1") })
 	d.log.Info("pgregent starts", "version", programVersion(), "member", c.Name, "cluster", c.Scope, "api", c.RestAPI.URL())
 	return node.Run(ctx)
