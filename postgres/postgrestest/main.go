@@ -30,7 +30,11 @@ const reexecuted = "PGREGENT_TEST_REEXECUTED"
 //
 // A coverage profile asked for on the command line is carried back. Other profiles are written only when the
 // unprivileged user may write there.
-func Main(m *testing.M) int {
+func Main(m *testing.M) int { return MainWith(m, nil) }
+
+// MainWith is Main for tests whose unprivileged user keeps something of root: change may change the command that runs the
+// copy, such as by ambient capabilities. It is not called when the tests run here.
+func MainWith(m *testing.M, change func(*exec.Cmd)) int {
 	if os.Geteuid() != 0 || isFuzzing(os.Args[1:]) {
 		if err := becomeSubreaper(); err != nil {
 			fmt.Fprintln(os.Stderr, "postgrestest: become a child subreaper:", err)
@@ -42,7 +46,7 @@ func Main(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "postgrestest: still root after changing the user")
 		return 2
 	}
-	code, err := runAsUser()
+	code, err := runAsUser(change)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "postgrestest:", err)
 		return 2
@@ -64,7 +68,7 @@ func isFuzzing(args []string) bool {
 
 // runAsUser runs a copy of this binary with its arguments as the unprivileged user. A copy, because "go test" builds
 // the binary in a folder that only its own user may enter.
-func runAsUser() (int, error) {
+func runAsUser(change func(*exec.Cmd)) (int, error) {
 	cred, err := testUser()
 	if err != nil {
 		return 0, err
@@ -86,6 +90,9 @@ func runAsUser() (int, error) {
 	cmd.Env = append(os.Environ(), reexecuted+"=1", "HOME="+dir, "TMPDIR="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = userAttr(cred)
+	if change != nil {
+		change(cmd)
+	}
 	runtime.LockOSThread() // the kernel's death signal follows the thread that forks
 	defer runtime.UnlockOSThread()
 	err = cmd.Run()
