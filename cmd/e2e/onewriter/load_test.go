@@ -52,11 +52,12 @@ type load struct {
 	mu     sync.Mutex
 	acks   []ack
 	latest map[*rig.Node]ack
+	failed map[*rig.Node]int         // statements and connections that failed, other than by being refused on a replica
 	copies map[*rig.Node][]time.Time // when the COPYs in flight were sent, one for each session; zero: none
 }
 
 func newLoad(nodes []*rig.Node) *load {
-	l := &load{latest: map[*rig.Node]ack{}, copies: map[*rig.Node][]time.Time{}}
+	l := &load{latest: map[*rig.Node]ack{}, failed: map[*rig.Node]int{}, copies: map[*rig.Node][]time.Time{}}
 	l.scope, l.end = context.WithCancel(context.Background())
 	for _, n := range nodes {
 		l.attach(n)
@@ -138,6 +139,7 @@ func (s *session) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		conn, t, err := connect(ctx, s.address(), s.node)
 		if err != nil {
+			s.load.answered(s, err, ack{})
 			pause(ctx, refused)
 			continue
 		}
@@ -220,10 +222,25 @@ func (l *load) answered(s *session, err error, a ack) {
 	if s.copier >= 0 {
 		l.copies[s.node][s.copier] = time.Time{}
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		l.acks = append(l.acks, a)
 		l.latest[s.node] = a
+	case l.scope.Err() == nil && !readOnly(err):
+		l.failed[s.node]++
 	}
+}
+
+func readOnly(err error) bool {
+	var answer *pgconn.PgError
+	return errors.As(err, &answer) && answer.Code == "25006"
+}
+
+// failures is how much failed on a node since its writers were attached.
+func (l *load) failures(n *rig.Node) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed[n]
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -243,7 +244,20 @@ func (f *field) logs(since map[string]int64) string {
 	for _, file := range f.logFiles() {
 		text, _ := os.ReadFile(file)
 		text = text[min(int64(len(text)), since[file]):]
-		fmt.Fprintf(&b, "--- %s\n%s\n", file, text[max(0, len(text)-12000):])
+		fmt.Fprintf(&b, "--- %s\n", file)
+		lines := slices.DeleteFunc(strings.Split(string(text), "\n"), dull)
+		b.WriteString(strings.Join(lines[max(0, len(lines)-80):], "\n"))
 	}
 	return b.String()
+}
+
+// dull says that a line comes from writers and receivers that try again and again.
+func dull(line string) bool {
+	for _, part := range []string{" FATAL:  the database system is ", "could not connect to the primary server", "Is the server running on that host",
+		" FATAL:  terminating connection", "waiting for WAL to become available"} {
+		if strings.Contains(line, part) {
+			return true
+		}
+	}
+	return false
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,7 +48,11 @@ func startedTwice(r *run) error {
 func startedTwiceUnseen(r *run) error {
 	r.strike()
 	r.freeze(r.agent())
-	r.twin()
+	n := r.twin()
+	if !r.await(2 * ttl) { // the members may rightly wait for what the name stands for
+		r.note("nobody led for %v while both were there; the second one is lost", 2*ttl)
+		n.Lose()
+	}
 	return nil
 }
 
@@ -90,11 +95,8 @@ const sessionCount = 200
 
 // manySessions: none of them may answer when the next leader acknowledges.
 func manySessions(r *run) error {
-	conns := r.openSessions(sessionCount)
-	r.later(func() {
-		for _, c := range conns {
-			hangUp(c)
-		}
+	conns := r.openSessions(sessionCount, func(i int) string {
+		return []string{"", fmt.Sprintf("begin; insert into acked values (%d)", r.load.next.Add(1)), "select pg_sleep(60)"}[i%3]
 	})
 	if len(conns) < sessionCount {
 		return fmt.Errorf("only %d of %d sessions could be opened", len(conns), sessionCount)
@@ -105,56 +107,57 @@ func manySessions(r *run) error {
 		return errors.New("no other node leads")
 	}
 	alive := 0
-	for _, c := range conns[:sessionCount/3] { // the idle ones
+	for _, c := range conns {
 		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-		if _, err := c.Exec(ctx, "select 1").ReadAll(); err == nil {
+		if _, err := c.Exec(ctx, "select 1").ReadAll(); err == nil { // the busy ones refuse a second statement
 			alive++
 		}
 		cancel()
 	}
 	if alive > 0 {
-		return fmt.Errorf("%d idle sessions of the old leader answer after the new one acknowledged", alive)
+		return fmt.Errorf("%d sessions of the old leader answer after the new one acknowledged", alive)
 	}
 	return nil
 }
 
-// openSessions opens sessions to the old leader, a few at a time.
-func (r *run) openSessions(n int) []*pgconn.PgConn {
+// openSessions opens sessions to the old leader, a few at a time, each of which sends the statement for its number, or
+// none. They are closed when the run is over.
+func (r *run) openSessions(n int, statement func(int) string) []*pgconn.PgConn {
 	conns := make([]*pgconn.PgConn, n)
 	var all sync.WaitGroup
 	for worker := range 8 {
 		all.Go(func() {
 			for i := worker; i < n; i += 8 {
-				conns[i] = r.openSession(3 * i / n)
+				conns[i] = r.openSession(statement(i))
 			}
 		})
 	}
 	all.Wait()
-	var open []*pgconn.PgConn
-	for _, c := range conns {
-		if c != nil {
-			open = append(open, c)
+	conns = slices.DeleteFunc(conns, func(c *pgconn.PgConn) bool { return c == nil })
+	r.later(func() {
+		for _, c := range conns {
+			hangUp(c)
 		}
-	}
-	return open
+	})
+	return conns
 }
 
-// openSession opens one: 0 idle, 1 idle in a transaction, 2 busy.
-func (r *run) openSession(kind int) *pgconn.PgConn {
+// openSession does not wait for an answer to its statement: it may have none.
+func (r *run) openSession(statement string) *pgconn.PgConn {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	conn, err := pgconn.Connect(ctx, dsn(r.c.Root, r.old.PGPort))
 	if err != nil {
 		return nil
 	}
-	switch kind {
-	case 1:
-		_, err = conn.Exec(ctx, fmt.Sprintf("begin; insert into acked values (%d)", r.load.next.Add(1))).ReadAll()
-	case 2:
-		go func() { _, _ = conn.Exec(context.Background(), "select pg_sleep(60)").ReadAll() }()
-	}
-	if err != nil {
-		return nil
+	if statement != "" {
+		sent := make(chan struct{})
+		go func() {
+			results := conn.Exec(context.Background(), statement)
+			close(sent)
+			_, _ = results.ReadAll()
+		}()
+		<-sent
 	}
 	return conn
 }

@@ -3,6 +3,7 @@
 package rig
 
 import (
+	"cmp"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -40,7 +41,7 @@ type Options struct {
 	Extra          string   // appended to each file
 	Prefix         []string // a program that runs the daemon, with its arguments
 	Attr           func(*exec.Cmd)
-	Dir            func(name string) string // where a node's data directory is made; nil: in the cluster's folder
+	Dir            func(name string) string // where a node's data directory is made; nil or empty: in the cluster's folder
 }
 
 // New makes a store and the files of the nodes, and starts none of them.
@@ -69,7 +70,7 @@ func (c *Cluster) Add(name string) *Node {
 	}
 	dir := c.Root
 	if c.options.Dir != nil {
-		dir = c.options.Dir(name)
+		dir = cmp.Or(c.options.Dir(name), dir)
 	}
 	d := &Node{
 		C: c, Name: name, id: id, File: filepath.Join(c.Root, id+".yml"), Data: filepath.Join(dir, id),
