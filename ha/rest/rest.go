@@ -76,8 +76,8 @@ type Report struct {
 	Epoch          uint64
 	LeaseLeft      time.Duration
 	Promotions     []cluster.Promotion
-	End            wal.Position       // where the local WAL ends as far as known, also of a stopped server
-	WasPrimary     bool               // pg_control was last written by a primary
+	End            wal.Position // where the local WAL ends as far as known, also of a stopped server
+	WasPrimary     bool         // pg_control was last written by a primary
 	Fence          Fence
 	Counters       map[string]float64 // name to value, for /metrics; names without the pgregent_ prefix
 }

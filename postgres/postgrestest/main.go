@@ -32,7 +32,7 @@ const reexecuted = "PGREGENT_TEST_REEXECUTED"
 // A coverage profile asked for on the command line is carried back. Other profiles are written only when the
 // unprivileged user may write there.
 func Main(m *testing.M) int {
-	return mainAs(m, Privileges{})
+	return mainAs(m, Privileges{}, nil)
 }
 
 // Privileges are what MainPrivileged gives to the unprivileged user.
@@ -64,10 +64,14 @@ func Privileged() bool { return os.Getenv(privilegedEnv) != "" }
 // It works only for root, on Linux. In the other process Privileged says whether a test is in this one.
 func MainPrivileged(m *testing.M, p Privileges) int {
 	p.Caps = append(p.Caps, capNetAdmin) // for the loopback interface, in its own namespace
-	return mainAs(m, p)
+	return mainAs(m, p, nil)
 }
 
-func mainAs(m *testing.M, p Privileges) int {
+// MainWith is Main for tests whose unprivileged user keeps something of root: change may change the command that runs the
+// copy, such as by ambient capabilities. It is not called when the tests run here.
+func MainWith(m *testing.M, change func(*exec.Cmd)) int { return mainAs(m, Privileges{}, change) }
+
+func mainAs(m *testing.M, p Privileges, change func(*exec.Cmd)) int {
 	if os.Geteuid() != 0 || isFuzzing(os.Args[1:]) {
 		if Privileged() {
 			if err := loopbackUp(); err != nil {
@@ -87,7 +91,7 @@ func mainAs(m *testing.M, p Privileges) int {
 		fmt.Fprintln(os.Stderr, "postgrestest: still root after changing the user")
 		return 2
 	}
-	code, err := runAsUser(p)
+	code, err := runAsUser(p, change)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "postgrestest:", err)
 		return 2
@@ -109,7 +113,7 @@ func isFuzzing(args []string) bool {
 
 // runAsUser runs a copy of this binary with its arguments as the unprivileged user. A copy, because "go test" builds
 // the binary in a folder that only its own user may enter.
-func runAsUser(p Privileges) (int, error) {
+func runAsUser(p Privileges, change func(*exec.Cmd)) (int, error) {
 	cred, err := testUser()
 	if err != nil {
 		return 0, err
@@ -144,6 +148,9 @@ func runAsUser(p Privileges) (int, error) {
 			return 0, err
 		}
 		defer done()
+	}
+	if change != nil {
+		change(cmd)
 	}
 	runtime.LockOSThread() // the kernel's death signal follows the thread that forks
 	defer runtime.UnlockOSThread()
