@@ -2,6 +2,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -12,5 +13,11 @@ import (
 
 func TestMain(m *testing.M) {
 	fence.Main() // the library's nodes re-execute this binary as their guards
-	os.Exit(rig.WithPrograms(func() int { return postgrestest.Main(m) }))
+	os.Exit(rig.WithPrograms(func() int {
+		if err := rig.BuildUnguarded(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 2
+		}
+		return postgrestest.Main(m)
+	}))
 }

@@ -23,9 +23,10 @@ type writer struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
-	mu    sync.Mutex
-	acks  []time.Time
-	acked []int
+	mu     sync.Mutex
+	acks   []time.Time
+	acked  []int
+	failed int
 }
 
 func dsn(c *rig.Cluster) string {
@@ -76,6 +77,9 @@ func (w *writer) run(ctx context.Context) {
 		if err != nil {
 			_ = conn.Close(context.Background())
 			conn = nil
+			w.mu.Lock()
+			w.failed++
+			w.mu.Unlock()
 			continue
 		}
 		w.mu.Lock()
@@ -98,6 +102,13 @@ func pause(ctx context.Context, d time.Duration) {
 func (w *writer) stop() {
 	w.cancel()
 	w.done.Wait()
+}
+
+// failures counts the writes that were sent and not acknowledged.
+func (w *writer) failures() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failed
 }
 
 // outage is the longest time without an acknowledgement since a moment. It returns when writes have flowed again after

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"sync"
@@ -12,8 +11,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/pgregent/pgregent/cmd/e2e/rig"
 )
 
 // full says that the long form was asked for.
@@ -68,24 +65,6 @@ func dice(name string) *rand.Rand {
 // between draws a time.
 func between(r *rand.Rand, from, to time.Duration) time.Duration {
 	return from + time.Duration(r.Int64N(int64(to-from)))
-}
-
-// unguardedEnv names a guard that guards nothing, for the positive control.
-const unguardedEnv = "PGREGENT_UNGUARDED"
-
-// buildUnguarded builds the guard of the positive control, once, before the user changes.
-func buildUnguarded() error {
-	if os.Getenv(unguardedEnv) != "" {
-		return nil
-	}
-	dir := filepath.Join(os.Getenv(rig.ProgramsEnv), "unguarded")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	if err := rig.Build(dir, "pgregent-guard", "-tags", "pgregent_unguarded"); err != nil {
-		return err
-	}
-	return os.Setenv(unguardedEnv, filepath.Join(dir, "pgregent-guard"))
 }
 
 // pgVersion is the PostgreSQL that the proof runs on.

@@ -60,7 +60,7 @@ func pidNamespace() form {
 // unguarded is the positive control.
 func unguarded() form {
 	f := unprivileged()
-	f.name, f.extra = "unguarded", fmt.Sprintf("pgregent: {guard: %s}\n", os.Getenv(unguardedEnv))
+	f.name, f.extra = "unguarded", fmt.Sprintf("pgregent: {guard: %s}\n", rig.Unguarded())
 	return f
 }
 

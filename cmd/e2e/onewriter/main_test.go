@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) {
 	os.Exit(rig.WithPrograms(func() int {
-		if err := buildUnguarded(); err != nil {
+		if err := rig.BuildUnguarded(); err != nil {
 			fmt.Fprintln(os.Stderr, "onewriter:", err)
 			return 2
 		}

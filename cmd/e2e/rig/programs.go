@@ -31,6 +31,21 @@ func Build(dir, name string, flags ...string) error {
 	return nil
 }
 
+// Unguarded is the path of a guard that guards nothing, which BuildUnguarded built.
+func Unguarded() string { return filepath.Join(os.Getenv(ProgramsEnv), "unguarded", "pgregent-guard") }
+
+// BuildUnguarded builds it, unless it is there. Like WithPrograms, within which it is called, it comes before the change of the user.
+func BuildUnguarded() error {
+	if _, err := os.Stat(Unguarded()); err == nil {
+		return nil
+	}
+	dir := filepath.Dir(Unguarded())
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return Build(dir, "pgregent-guard", "-tags", "pgregent_unguarded")
+}
+
 // WithPrograms builds the daemon and its guard, unless ProgramsEnv names them, and runs the tests. It is called before
 // the user is changed, who may have no Go, and returns the exit code.
 func WithPrograms(run func() int) int {
