@@ -64,8 +64,8 @@ func following(v View, c Config, name string) Decision {
 	}
 	switch rel, fork := compareLine(v); rel {
 	case cluster.RelationBehind:
-		if v.Server.Upstream == want {
-			d.Probe = name // it may have moved on
+		if v.Server.Upstream == want && v.Line.Age > d.Wake/2 {
+			d.Probe = name // it may have moved on; its answer wakes the loop, so it is not asked again at once
 		}
 		d.Actions = []Action{Follow{Member: want}} // also ends the receiver's pause between two tries
 	case cluster.RelationDiverged, cluster.RelationOtherPromotion:
