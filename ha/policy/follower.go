@@ -25,7 +25,11 @@ func follower(v View, c Config) Decision {
 		return Decision{Reason: ReasonForeignServer, Actions: []Action{Stop{}}, Wake: time.Second,
 			Detail: "a postmaster that this node did not start runs in the data directory: it is stopped, and started again under the guard"}
 	case ProcessUnknown:
-		return Decision{Reason: ReasonGuardSilent, Detail: "the guard does not answer", Wake: time.Second}
+		d := Decision{Reason: ReasonGuardSilent, Detail: "the guard does not answer", Wake: time.Second}
+		if v.Server.Answers && v.Server.Role == RoleReplica { // which needs no guard
+			d = detached(v, d, upstream(v, name))
+		}
+		return d
 	}
 	if !v.Server.Answers {
 		return followerSilent(v, c, name)
