@@ -15,6 +15,8 @@ GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 # full: as many seeds as the promise names, minutes; short: what continuous integration can afford.
 PROVE ?= full
 PROVE_CMD ?= go test -json -count=1 -timeout 60m ./ha/policy/... 2>&1 | go run ./.ci/gotest -v
+# On real servers, after the simulation. Its short form is part of "make test".
+PROVE_REAL ?= go test -json -count=1 -timeout 90m ./cmd/e2e/onewriter 2>&1 | go run ./.ci/gotest -skip fail -v
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -39,8 +41,12 @@ build: ## bin/pgregent and bin/pgregent-guard
 	$(GOBUILD) -o bin/ ./cmd/pgregent ./cmd/pgregent-guard
 
 .PHONY: prove
-prove: ## the simulation at length (PROVE=full or short)
+prove: ## the simulation, then one writer on real servers, at length (PROVE=full or short)
 	set -o pipefail; export PROVE='$(PROVE)'; $(PROVE_CMD)
+ifeq ($(PROVE),full)
+	@.ci/deps test
+	@eval "$$(.ci/env)"; set -o pipefail; export PROVE='$(PROVE)' PGREGENT_REQUIRE=1; $(PROVE_REAL)
+endif
 
 ifneq ($(wildcard examples/bench/*.go),)
 .PHONY: bench

@@ -10,6 +10,7 @@ import (
 	"github.com/pgregent/pgregent/callbacks"
 	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/ha/cluster"
+	"github.com/pgregent/pgregent/ha/fence"
 	"github.com/pgregent/pgregent/ha/policy"
 	"github.com/pgregent/pgregent/postgres"
 	"github.com/pgregent/pgregent/postgres/wal"
@@ -52,7 +53,7 @@ func (n *Node) do(ctx context.Context, v policy.View, a policy.Action) (changed 
 	case policy.Take:
 		return true, n.take(ctx, a)
 	case policy.Release:
-		return true, n.release(ctx, a)
+		return true, n.release(ctx, a, fence.ProofEmpty)
 	case policy.DropOrphan:
 		return true, n.dropOrphan(ctx)
 	case policy.RaceInitialize:
@@ -157,7 +158,7 @@ func (n *Node) renew(ctx context.Context, a policy.Renew) error {
 	}
 	if step.Shorten != 0 {
 		// R10: the guard shortens before the write is sent.
-		if err := n.guard().Extend(ctx, n.epoch(), step.Shorten, dcs.FenceHeadStart(n.dynamic.TTL)); err != nil {
+		if err := n.guard().Extend(ctx, n.term(step.Shorten)); err != nil {
 			return fmt.Errorf("the guard did not shorten its deadline: %w", err)
 		}
 	}
@@ -175,13 +176,18 @@ func (n *Node) renew(ctx context.Context, a policy.Renew) error {
 
 func (n *Node) epoch() uint64 { e, _ := n.lease.Open(); return e }
 
+// term is the open epoch up to a deadline, as the guard takes it.
+func (n *Node) term(deadline time.Duration) fence.Term {
+	return fence.Term{Epoch: n.epoch(), Deadline: deadline, HeadStart: dcs.FenceHeadStart(n.dynamic.TTL), TTL: n.dynamic.TTL, LoopWait: n.dynamic.LoopWait}
+}
+
 // extend hands the deadline to the guard; only then it is worth something. In pause the guard holds none (design
 // section 7).
 func (n *Node) extend(ctx context.Context, deadline time.Duration) error {
 	if n.dynamic.Pause {
 		deadline = n.clock.Now() + 100*365*24*time.Hour
 	}
-	if err := n.guard().Extend(ctx, n.epoch(), deadline, dcs.FenceHeadStart(n.dynamic.TTL)); err != nil {
+	if err := n.guard().Extend(ctx, n.term(deadline)); err != nil {
 		return fmt.Errorf("the guard did not take the deadline: %w", err)
 	}
 	return nil
@@ -224,7 +230,7 @@ func (n *Node) take(ctx context.Context, a policy.Take) error {
 	n.counters.add("takes", 1)
 	n.slotSeen = nil
 	n.checkpointed = false
-	if err := n.guard().OpenEpoch(ctx, n.epoch(), deadline, dcs.FenceHeadStart(n.dynamic.TTL)); err != nil {
+	if err := n.guard().OpenEpoch(ctx, n.term(deadline)); err != nil {
 		n.lease.Close() // the guard has no such epoch, so nothing can run under it: give it back (R8)
 		return fmt.Errorf("the guard did not open epoch %d: %w", n.epoch(), err)
 	}
@@ -232,8 +238,9 @@ func (n *Node) take(ctx context.Context, a policy.Take) error {
 	return nil
 }
 
-// release is rule R8. The proof is what the guard and pg_control say now; without one nothing is sent.
-func (n *Node) release(ctx context.Context, a policy.Release) error {
+// release is rule R8. The epoch is closed with a proof, the guard's; without one nothing is sent. What pg_control says adds
+// where the WAL ends.
+func (n *Node) release(ctx context.Context, a policy.Release, proof fence.Proof) error {
 	st, err := n.guard().State(ctx)
 	if err != nil {
 		return err
@@ -247,20 +254,16 @@ func (n *Node) release(ctx context.Context, a policy.Release) error {
 		}
 	}
 	n.lease.Close()
-	proof := dcs.ProofEmpty
 	note, _ := n.note()
 	note.Target, note.End = a.Target, a.End
-	if n.server.Control.State == postgres.ControlShutDown {
-		proof = dcs.ProofShutdown
-		if note.End.LSN == 0 {
-			note.End = n.server.Control.Checkpoint
-		}
+	if n.server.Control.State == postgres.ControlShutDown && note.End.LSN == 0 {
+		note.End = n.server.Control.Checkpoint
 	}
 	b, err := json.Marshal(note)
 	if err != nil {
 		return err
 	}
-	step, err := n.lease.Release(proof, b)
+	step, err := n.lease.Release(string(proof), b)
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,10 @@ type Config struct {
 	StateDir string
 	// GuardProgram starts the guard; nil re-executes this program, whose main must begin with fence.Main().
 	GuardProgram []string
+	// Fence are the guard's optional rungs. DataDir is filled in from the Controller, when it has a method DataDir() string.
+	Fence fence.Options
+	// FenceRequired refuses to lead when the guard cannot promise that a primary ends by its deadline.
+	FenceRequired bool
 	// Guard replaces the guard, in tests. nil: a guard in StateDir.
 	Guard Guard
 
@@ -94,10 +98,14 @@ type Guard interface {
 	Start(ctx context.Context, req fence.StartRequest) (pid int, err error)
 	// Stop stops it, and returns when nothing of it is left.
 	Stop(ctx context.Context, mode fence.Mode) error
+	// Adopt puts the guard in charge of a postmaster that it did not start.
+	Adopt(ctx context.Context, pid int) error
 	// OpenEpoch opens an epoch with its first deadline on CLOCK_BOOTTIME.
-	OpenEpoch(ctx context.Context, epoch uint64, deadline, headStart time.Duration) error
+	OpenEpoch(ctx context.Context, t fence.Term) error
 	// Extend moves the open epoch's deadline, either way.
-	Extend(ctx context.Context, epoch uint64, deadline, headStart time.Duration) error
+	Extend(ctx context.Context, t fence.Term) error
+	// Retire ends the primary of the epoch in order and closes the epoch as soon as there is a proof (rule R8).
+	Retire(ctx context.Context, epoch uint64) (fence.Proof, error)
 	// CloseEpoch closes the epoch for ever, ending what runs under it (rule R8).
 	CloseEpoch(ctx context.Context, epoch uint64) error
 	// AllowPromote lets the running replica become primary under the epoch.

@@ -1,6 +1,7 @@
 package ha
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -22,7 +23,7 @@ func (n *Node) look(ctx context.Context) policy.View {
 	var begun time.Duration
 	n.server, begun = n.observer.latest(ctx, asked)
 	n.settle(begun)
-	n.findForeign()
+	n.findForeign(ctx)
 	n.noteDown()
 	n.learn()
 	return n.view()
@@ -115,7 +116,7 @@ func (n *Node) readGuard(ctx context.Context) {
 	call, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
 	if n.guardErr != nil && n.cfg.Guard == nil {
-		g, err := fence.Open(call, fence.Config{Dir: n.cfg.StateDir, Program: n.cfg.GuardProgram, Log: n.log, EnforceDeadline: true})
+		g, err := fence.Open(call, n.fenceConfig())
 		if err == nil {
 			_ = n.guard().Close()
 			n.held.Store(&guardRef{g})
@@ -128,6 +129,9 @@ func (n *Node) readGuard(ctx context.Context) {
 		return
 	}
 	fresh := st.Nonce != n.guardState.Nonce
+	if fresh || !slices.Equal(st.Rungs, n.guardState.Rungs) || st.Problem != n.guardState.Problem {
+		n.sayFence(st)
+	}
 	n.guardState = st
 	if fresh {
 		n.newLease(st)
@@ -143,20 +147,27 @@ func (n *Node) readGuard(ctx context.Context) {
 	}
 }
 
-// findForeign looks for a postmaster in the data directory that our guard did not start.
-func (n *Node) findForeign() {
-	n.foreign = 0
-	if n.guardErr != nil || n.guardState.Postmaster.Running {
+// findForeign looks for a postmaster in the data directory that our guard did not start, and puts the guard in charge.
+func (n *Node) findForeign(ctx context.Context) {
+	if n.guardErr != nil || n.guardState.Postmaster.Running || n.guardState.Orphans > 0 {
 		return
 	}
 	if n.server.Control.PostmasterPIDNow == 0 && !n.server.Answered {
 		return
 	}
-	if d, ok := n.cfg.Postgres.(interface{ DataDir() string }); ok {
-		if pid, ok := fence.FindPostmaster(d.DataDir()); ok {
-			n.foreign = pid
-		}
+	dir := n.fenceConfig().Options.DataDir
+	pid, ok := fence.FindPostmaster(dir)
+	if dir == "" || !ok {
+		return
 	}
+	call, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	if err := n.guard().Adopt(call, pid); err != nil {
+		n.log.Warn("a postmaster that the guard did not start could not be put under it", "pid", pid, "error", err)
+		return
+	}
+	n.log.Warn("a postmaster that the guard did not start is under it now, as far as that goes", "pid", pid)
+	n.readGuard(ctx)
 }
 
 // noteDown keeps since when PostgreSQL is not well while this node leads.
@@ -284,8 +295,8 @@ func (n *Node) view() policy.View {
 		Now: now,
 		Self: policy.Self{
 			Name: n.cfg.Name, Session: n.sessionID(), Tags: n.cfg.Tags, Bootstrap: !n.cfg.NoBootstrap,
-			CanRewind:  n.settings.UseRewind && (n.server.Control.DataChecksums || n.server.Control.WALLogHints),
-			Unfit:      strings.Join(n.dynamic.Unsupported, "; "),
+			CanRewind: n.settings.UseRewind && (n.server.Control.DataChecksums || n.server.Control.WALLogHints),
+			Unfit:     n.unfit(), Unfenced: n.unfenced(),
 			FencePause: dcs.FenceHeadStart(n.leaseTTL()),
 		},
 		Store:   policy.Store{Known: n.known, Failed: n.readErr != nil, Silent: now - n.readSent},
@@ -313,13 +324,36 @@ func (n *Node) view() policy.View {
 	return v
 }
 
+// unfit is why this node must not lead; empty: it may.
+func (n *Node) unfit() string {
+	why := slices.Clone(n.dynamic.Unsupported)
+	if u := n.unfenced(); u != "" {
+		why = append(why, u)
+	}
+	if w := n.cfg.Fence.Watchdog; w.Mode == fence.WatchdogRequired {
+		if err := w.Usable(n.dynamic.TTL, n.dynamic.LoopWait); err != nil {
+			why = append(why, "watchdog.mode is required: "+err.Error())
+		}
+	}
+	return strings.Join(why, "; ")
+}
+
+// unfenced is why a primary must not run here at all.
+func (n *Node) unfenced() string {
+	if !n.cfg.FenceRequired || n.guardErr != nil || n.guardState.Bounded {
+		return ""
+	}
+	return "fence is required, and the guard cannot promise that a primary ends by its deadline: " + cmp.Or(n.guardState.Problem, n.guardState.Guarantee)
+}
+
 func (n *Node) leaseView(now time.Duration) policy.Lease {
 	l := n.lease
 	epoch, open := l.Open()
 	session := n.sessionID()
 	v := policy.Lease{Open: open, Epoch: epoch, Unreleased: l.Unreleased(), Orphan: l.Orphan(session)}
 	if open {
-		v.Left, v.Renewed = l.Deadline()-now, now-l.Renewed()
+		// The guard may have shortened the deadline by itself, when the wall clock jumped.
+		v.Left, v.Renewed = min(l.Deadline(), n.guardState.Deadline)-now, now-l.Renewed()
 		v.RenewEvery = dcs.RenewEvery(n.dynamic.TTL, n.dynamic.LoopWait)
 	}
 	switch l.Standing(session) {
@@ -388,12 +422,12 @@ func (n *Node) process() policy.Process {
 	switch {
 	case n.guardErr != nil:
 		return policy.ProcessUnknown
+	case n.guardState.Postmaster.Running && n.guardState.Postmaster.Foreign && !n.guardState.Postmaster.Primary:
+		return policy.ProcessForeign
 	case n.guardState.Postmaster.Running:
 		return policy.ProcessRunning
 	case n.guardState.Orphans > 0:
 		return policy.ProcessOrphans
-	case n.foreign != 0:
-		return policy.ProcessForeign
 	default:
 		return policy.ProcessNone
 	}

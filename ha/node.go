@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +52,6 @@ type Node struct {
 
 	guardState fence.State
 	guardErr   error
-	foreign    int // pid of a postmaster that is not our guard's child
 
 	server  postgres.Status // last observation
 	walEnd  wal.Position    // measured on the stopped server; zero when not
@@ -83,6 +83,8 @@ type Node struct {
 	report   atomic.Pointer[rest.Report]
 	ring     ring
 	reload   atomic.Bool
+	// detaching asks Run to return and to leave everything as it is.
+	detaching atomic.Bool
 	// wasPrimary says that the callbacks know this server as the primary, or as demoted.
 	wasPrimary atomic.Bool
 	counters   counters
@@ -149,6 +151,10 @@ func (n *Node) Run(ctx context.Context) error {
 		if turn == 0 && n.cfg.Ready != nil {
 			n.cfg.Ready()
 		}
+		if n.detaching.Load() && n.task == nil {
+			n.log.Info("detached: the guard and PostgreSQL go on, a primary until its deadline if no agent comes back")
+			return nil
+		}
 		if n.stopping && d.Reason == policy.ReasonStopped {
 			if !n.dynamic.Pause {
 				n.endGuard(life)
@@ -189,7 +195,7 @@ func (n *Node) open(ctx context.Context) error {
 	if g := n.cfg.Guard; g != nil {
 		n.held.Store(&guardRef{g})
 	} else {
-		g, err := fence.Open(ctx, fence.Config{Dir: n.cfg.StateDir, Program: n.cfg.GuardProgram, Log: n.log, EnforceDeadline: true})
+		g, err := fence.Open(ctx, n.fenceConfig())
 		if err != nil {
 			return fmt.Errorf("ha: the guard: %w", err)
 		}
@@ -200,8 +206,38 @@ func (n *Node) open(ctx context.Context) error {
 		return fmt.Errorf("ha: the guard: %w", err)
 	}
 	n.guardState = st
+	n.sayFence(st)
 	n.newLease(st)
 	return nil
+}
+
+// fenceConfig is where the guard of this node lives, and what it is asked for.
+func (n *Node) fenceConfig() fence.Config {
+	o := n.cfg.Fence
+	if d, ok := n.cfg.Postgres.(interface{ DataDir() string }); ok && o.DataDir == "" {
+		o.DataDir = d.DataDir()
+	}
+	return fence.Config{Dir: n.cfg.StateDir, Program: n.cfg.GuardProgram, Options: o, Log: n.log}
+}
+
+func rungNames(st fence.State) []string {
+	names := make([]string, len(st.Rungs))
+	for i, r := range st.Rungs {
+		names[i] = string(r)
+	}
+	return names
+}
+
+// sayFence tells which rungs are active and what they guarantee.
+func (n *Node) sayFence(st fence.State) {
+	log := n.log.Info
+	if !st.Bounded {
+		log = n.log.Warn
+	}
+	log("the fence", "rungs", strings.Join(rungNames(st), ","), "guarantee", st.Guarantee, "guard", st.PID)
+	if st.Problem != "" {
+		n.log.Warn("a rung of the fence is not active", "problem", st.Problem)
+	}
 }
 
 // newLease starts the lease under the nonce of the guard (rule R11): a new guard is a new identity.
@@ -309,6 +345,8 @@ func (n *Node) onGuard(e fence.Event) {
 			n.exits = append(n.exits, n.clock.Now())
 			n.log.Warn("postgresql ended", "code", e.Code, "signal", e.Signal)
 		}
+	case fence.EventJump:
+		n.log.Warn("the wall clock jumped forward: if this machine was paused, the lease is that much older, so the guard took it off the deadline", "by", e.By)
 	case fence.EventGuardLost:
 		n.log.Error("the guard is gone; PostgreSQL went with it")
 		n.guardErr = errors.New("the guard is gone")

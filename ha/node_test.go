@@ -91,25 +91,36 @@ func (g *fakeGuard) Stop(ctx context.Context, mode fence.Mode) error {
 	}
 }
 
-func (g *fakeGuard) OpenEpoch(_ context.Context, epoch uint64, deadline, _ time.Duration) error {
+func (g *fakeGuard) Adopt(context.Context, int) error {
+	return errors.New("nothing runs beside the fake")
+}
+
+func (g *fakeGuard) OpenEpoch(_ context.Context, t fence.Term) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if epoch <= g.state.Epoch {
+	if t.Epoch <= g.state.Epoch {
 		return fence.ErrNoEpoch
 	}
-	g.state.Epoch, g.state.Open, g.state.Deadline = epoch, true, deadline
+	g.state.Epoch, g.state.Open, g.state.Deadline = t.Epoch, true, t.Deadline
 	return nil
 }
 
-func (g *fakeGuard) Extend(_ context.Context, epoch uint64, deadline, _ time.Duration) error {
+func (g *fakeGuard) Extend(_ context.Context, t fence.Term) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.enforce()
-	if !g.state.Open || epoch != g.state.Epoch {
+	if !g.state.Open || t.Epoch != g.state.Epoch {
 		return fence.ErrNoEpoch
 	}
-	g.state.Deadline = deadline
+	g.state.Deadline = t.Deadline
 	return nil
+}
+
+func (g *fakeGuard) Retire(ctx context.Context, epoch uint64) (fence.Proof, error) {
+	if err := g.Stop(ctx, fence.ModeFast); err != nil {
+		return "", err
+	}
+	return fence.ProofEmpty, g.CloseEpoch(ctx, epoch)
 }
 
 func (g *fakeGuard) CloseEpoch(_ context.Context, epoch uint64) error {

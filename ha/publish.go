@@ -153,7 +153,7 @@ func (n *Node) stateAndRole() (state, role string) {
 		return cluster.StateRunning, role
 	case isStarting(s) || kind == policy.TaskStartPrimary || kind == policy.TaskStartReplica:
 		return cluster.StateStarting, role
-	case n.guardState.Postmaster.Running || n.foreign != 0:
+	case n.guardState.Postmaster.Running:
 		return cluster.StateStarting, role
 	case len(n.exits) > 0 && !n.expected:
 		return cluster.StateCrashed, role

@@ -30,6 +30,13 @@ func (n *Node) Reload() {
 	n.poke()
 }
 
+// Detach makes Run return as soon as no task runs, and leave guard, PostgreSQL and lease as they are: for an upgrade of the
+// agent. Another agent that comes before the deadline of the lease goes on as if nothing had happened (rule R11).
+func (n *Node) Detach() {
+	n.detaching.Store(true)
+	n.poke()
+}
+
 // poke wakes the loop without waiting for it.
 func (n *Node) poke() {
 	select {
@@ -183,7 +190,7 @@ func (n *Node) sendReport(v policy.View, d policy.Decision) {
 		Unlocked: n.cluster.Leader.Name == "", PendingRestart: s.PendingRestart, LoopAt: time.Now(),
 		Reason: string(d.Reason), Detail: d.Detail, Unfit: v.Self.Unfit,
 		Epoch: v.Lease.Epoch, LeaseLeft: v.Lease.Left, Promotions: n.state.Promotions, End: v.Server.Branch.End,
-		WasPrimary: v.Server.WasPrimary, Counters: n.counters.all(),
+		WasPrimary: v.Server.WasPrimary, Counters: n.counters.all(), Fence: n.fenceReport(),
 	}
 	if r.SystemID == "" {
 		r.SystemID = s.Control.SystemID
@@ -199,6 +206,11 @@ func (n *Node) sendReport(v policy.View, d policy.Decision) {
 		r.Writable = s.Answered && s.Role == postgres.RolePrimary
 	}
 	n.report.Store(r)
+}
+
+func (n *Node) fenceReport() rest.Fence {
+	st := n.guardState
+	return rest.Fence{Rungs: rungNames(st), Bounded: st.Bounded && n.guardErr == nil, Guarantee: st.Guarantee, Problem: st.Problem, Required: n.cfg.FenceRequired}
 }
 
 func (n *Node) policyConfig() policy.Config { return policy.Config{Dynamic: n.dynamic} }

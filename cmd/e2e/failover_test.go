@@ -9,10 +9,17 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pgregent/pgregent/cmd/e2e/rig"
 )
 
 // versions are the PostgreSQL versions that the scenarios run on.
 var versions = []string{"15", "18"} //nolint:gochecknoglobals // a table
+
+const fastConfig = `
+    ttl: 8
+    loop_wait: 2
+    retry_timeout: 3`
 
 // TestDaemons drives three daemons through a life: bootstrap, switchovers, a killed postmaster, a lost node, its return.
 func TestDaemons(t *testing.T) {
@@ -22,23 +29,23 @@ func TestDaemons(t *testing.T) {
 }
 
 func testDaemons(t *testing.T, pg string) {
-	c := newCluster(t, pg, 3, fastConfig)
-	took := c.startAll()
+	c := rig.New(t, rig.Options{PG: pg, Nodes: 3, DCS: fastConfig})
+	took := c.StartAll()
 	t.Logf("healthy from empty: %v", took)
 	require.Less(t, took, 6*time.Second)
-	w := c.write()
+	w := startWriter(c)
 
 	t.Run("Switchover", func(t *testing.T) {
 		var outages []time.Duration
 		for i := range 3 {
-			old := c.leader()
+			old := c.Leader()
 			began := time.Now()
-			code, text := old.post("/switchover", fmt.Sprintf(`{"leader":%q}`, old.name))
+			code, text := old.Post("/switchover", fmt.Sprintf(`{"leader":%q}`, old.Name))
 			require.Equal(t, http.StatusOK, code, text)
 			outage := w.outage(began, 20*time.Second)
 			t.Logf("switchover %d: outage %v, answered after %v: %s", i, outage, time.Since(began), text)
 			outages = append(outages, outage)
-			c.awaitHealthy(20 * time.Second)
+			c.AwaitHealthy(20 * time.Second)
 		}
 		slices.Sort(outages)
 		require.LessOrEqual(t, outages[1], 500*time.Millisecond, "the median of %v", outages)
@@ -47,54 +54,54 @@ func testDaemons(t *testing.T, pg string) {
 	})
 
 	t.Run("SwitchoverToCandidate", func(t *testing.T) {
-		old := c.leader()
-		target := c.others(old)[1]
-		code, text := old.post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, old.name, target.name))
+		old := c.Leader()
+		target := c.Others(old)[1]
+		code, text := old.Post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, old.Name, target.Name))
 		require.Equal(t, http.StatusOK, code, text)
-		require.Contains(t, text, target.name)
-		c.awaitHealthy(20 * time.Second)
-		require.True(t, target.primary())
-		code, text = target.post("/switchover", `{"leader":"nobody"}`)
+		require.Contains(t, text, target.Name)
+		c.AwaitHealthy(20 * time.Second)
+		require.True(t, target.Primary())
+		code, text = target.Post("/switchover", `{"leader":"nobody"}`)
 		require.Equal(t, http.StatusPreconditionFailed, code, text)
 	})
 
 	t.Run("PostmasterKilled", func(t *testing.T) {
-		l := c.leader()
+		l := c.Leader()
 		began := time.Now()
-		require.NoError(t, syscall.Kill(l.postmaster(), syscall.SIGKILL))
-		eventually(t, 5*time.Second, "the crash is seen", func() bool { return !l.primary() })
+		require.NoError(t, syscall.Kill(l.Postmaster(), syscall.SIGKILL))
+		rig.Eventually(t, 5*time.Second, "the crash is seen", func() bool { return !l.Primary() })
 		outage := w.outage(began, 30*time.Second)
 		t.Logf("postmaster killed: outage %v", outage)
 		require.LessOrEqual(t, outage, time.Second)
-		require.True(t, l.primary(), "restarted in place")
-		c.awaitHealthy(30 * time.Second)
+		require.True(t, l.Primary(), "restarted in place")
+		c.AwaitHealthy(30 * time.Second)
 		require.Zero(t, w.lost(c))
 	})
 
 	t.Run("NodeLost", func(t *testing.T) {
-		l := c.leader()
+		l := c.Leader()
 		began := time.Now()
-		l.lose()
+		l.Lose()
 		outage := w.outage(began, 60*time.Second)
 		t.Logf("node lost: outage %v, acknowledged writes lost (asynchronous): %d", outage, w.lost(c))
 		require.Less(t, outage, 10*time.Second)
 		began = time.Now()
-		l.start()
-		back := eventually(t, 30*time.Second, "the lost node streams again", l.streaming)
+		l.Start()
+		back := rig.Eventually(t, 30*time.Second, "the lost node streams again", l.Streaming)
 		t.Logf("killed node back to streaming: %v", back)
 		require.LessOrEqual(t, back, 5*time.Second)
-		c.awaitHealthy(20 * time.Second)
+		c.AwaitHealthy(20 * time.Second)
 	})
 
 	t.Run("OrderlyEnd", func(t *testing.T) {
-		l := c.leader()
+		l := c.Leader()
 		began := time.Now()
-		l.stop()
+		l.Stop()
 		outage := w.outage(began, 20*time.Second)
 		t.Logf("leader stopped in order: outage %v", outage)
 		require.LessOrEqual(t, outage, time.Second)
-		require.Empty(t, l.processes(), "nothing is left")
-		l.start()
-		c.awaitHealthy(20 * time.Second)
+		require.Empty(t, l.Processes(), "nothing is left")
+		l.Start()
+		c.AwaitHealthy(20 * time.Second)
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pgregent/pgregent/cmd/e2e/rig"
 	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/dcs/memory"
 	"github.com/pgregent/pgregent/ha"
@@ -81,21 +82,6 @@ func (n *libNode) stop(t *testing.T) {
 	}
 }
 
-// eventually waits for an event with a deadline, looking often.
-func eventually(t *testing.T, within time.Duration, what string, ok func() bool) time.Duration {
-	t.Helper()
-	began := time.Now()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Since(began) > within {
-			t.Fatalf("%s: not within %v", what, within)
-		}
-		<-tick.C
-	}
-	return time.Since(began)
-}
-
 func healthy(nodes []*libNode) bool {
 	leaders, replicas := 0, 0
 	for _, n := range nodes {
@@ -139,7 +125,7 @@ func TestLibrary(t *testing.T) {
 	for i := range 3 {
 		nodes = append(nodes, startLib(t, srv.Open("/service/demo"), fmt.Sprintf("pg%d", i+1), root, bin))
 	}
-	eventually(t, 30*time.Second, "healthy from empty", func() bool { return healthy(nodes) })
+	rig.Eventually(t, 30*time.Second, "healthy from empty", func() bool { return healthy(nodes) })
 	t.Logf("healthy after %v", time.Since(began))
 	old := leaderOf(nodes)
 	old.exec(t, "create table t(id int)")
@@ -152,12 +138,12 @@ func TestLibrary(t *testing.T) {
 	f := c.Failover
 	f.Leader = old.name
 	require.NoError(t, old.node.WriteFailover(ctx, f, nil))
-	eventually(t, 20*time.Second, "switched over", func() bool {
+	rig.Eventually(t, 20*time.Second, "switched over", func() bool {
 		l := leaderOf(nodes)
 		return l != nil && l != old
 	})
 	t.Logf("switched over after %v", time.Since(began))
 	leaderOf(nodes).exec(t, "insert into t values (1)")
-	eventually(t, 20*time.Second, "healthy again", func() bool { return healthy(nodes) })
+	rig.Eventually(t, 20*time.Second, "healthy again", func() bool { return healthy(nodes) })
 	t.Logf("healthy again after %v", time.Since(began))
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pgregent/pgregent/cmd/e2e/rig"
 	"github.com/pgregent/pgregent/postgres/postgrestest"
 )
 
@@ -25,7 +26,7 @@ const patroniConfig = `
     retry_timeout: 5`
 
 // patroniTool is a program of Patroni 4.1, unpacked beside the system.
-func patroniTool(t *testing.T, name string) string {
+func patroniTool(t testing.TB, name string) string {
 	t.Helper()
 	cache := os.Getenv("PGREGENT_CACHE")
 	path := filepath.Join(cache, "bin", name)
@@ -36,30 +37,27 @@ func patroniTool(t *testing.T, name string) string {
 }
 
 // patronictl runs the real patronictl with the node's own file.
-func (d *daemon) patronictl(args ...string) (string, error) {
-	cmd := exec.Command(patroniTool(d.c.t, "patronictl"), append([]string{"-c", d.file}, args...)...)
+func patronictl(d *rig.Node, args ...string) (string, error) {
+	cmd := exec.Command(patroniTool(d.C.T, "patronictl"), append([]string{"-c", d.File}, args...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
-// run switches the node's program; the daemon is not running.
-func (d *daemon) use(program ...string) { d.program = program }
-
-func (c *testCluster) pgregent() []string {
-	return []string{filepath.Join(os.Getenv(programsEnv), "pgregent"), "run"}
+func pgregent() []string {
+	return []string{filepath.Join(os.Getenv(rig.ProgramsEnv), "pgregent"), "run"}
 }
 
 // TestPatronictl drives the real patronictl against a cluster of pgregent.
 func TestPatronictl(t *testing.T) {
 	patroniTool(t, "patronictl")
-	c := newCluster(t, "15", 3, fastConfig)
-	c.startAll()
+	c := rig.New(t, rig.Options{PG: "15", Nodes: 3, DCS: fastConfig})
+	c.StartAll()
 
-	out, err := c.nodes[0].patronictl("list", "-f", "json")
+	out, err := patronictl(c.Nodes[0], "list", "-f", "json")
 	require.NoError(t, err, out)
 	var theirs []map[string]any
 	require.NoError(t, json.Unmarshal([]byte(out), &theirs), out)
-	cmd := exec.Command(filepath.Join(os.Getenv(programsEnv), "pgregent"), "list", "-c", c.nodes[0].file, "-f", "json")
+	cmd := exec.Command(filepath.Join(os.Getenv(rig.ProgramsEnv), "pgregent"), "list", "-c", c.Nodes[0].File, "-f", "json")
 	var ours []map[string]any
 	b, err := cmd.Output()
 	require.NoError(t, err)
@@ -75,19 +73,19 @@ func TestPatronictl(t *testing.T) {
 		require.Equal(t, theirs[i]["Host"], fmt.Sprintf("%v:%v", ours[i]["host"], ours[i]["port"]))
 	}
 
-	out, err = c.nodes[0].patronictl("show-config")
+	out, err = patronictl(c.Nodes[0], "show-config")
 	require.NoError(t, err, out)
 	require.Contains(t, out, "ttl: 8")
 
-	old := c.leader()
-	target := c.others(old)[0]
-	out, err = old.patronictl("switchover", "--leader", old.name, "--candidate", target.name, "--force")
+	old := c.Leader()
+	target := c.Others(old)[0]
+	out, err = patronictl(old, "switchover", "--leader", old.Name, "--candidate", target.Name, "--force")
 	require.NoError(t, err, out)
-	require.Contains(t, out, fmt.Sprintf("Successfully switched over to %q", target.name))
-	c.awaitHealthy(20 * time.Second)
-	require.True(t, target.primary())
+	require.Contains(t, out, fmt.Sprintf("Successfully switched over to %q", target.Name))
+	c.AwaitHealthy(20 * time.Second)
+	require.True(t, target.Primary())
 
-	out, err = target.patronictl("pause", "--wait")
+	out, err = patronictl(target, "pause", "--wait")
 	require.NoError(t, err)
 	require.Contains(t, out, "does not support this operation", "PATCH /config is not there yet, and says so")
 }
@@ -96,74 +94,74 @@ func TestPatronictl(t *testing.T) {
 // on one data directory, both ways.
 func TestMixedCluster(t *testing.T) {
 	patroni := patroniTool(t, "patroni")
-	c := newCluster(t, "15", 2, patroniConfig)
-	c.startAll()
-	pat := c.add("apat") // sorts first: with equal positions it is the target
-	pat.use(patroni)
-	c.nodes = append(c.nodes, pat)
-	w := c.write()
-	pat.start()
-	took := eventually(t, 60*time.Second, "the Patroni member streams", pat.streaming)
+	c := rig.New(t, rig.Options{PG: "15", Nodes: 2, DCS: patroniConfig})
+	c.StartAll()
+	pat := c.Add("apat") // sorts first: with equal positions it is the target
+	pat.Program = []string{patroni}
+	c.Nodes = append(c.Nodes, pat)
+	w := startWriter(c)
+	pat.Start()
+	took := rig.Eventually(t, 60*time.Second, "the Patroni member streams", pat.Streaming)
 	t.Logf("a Patroni member joined after %v", took)
-	c.awaitHealthy(20 * time.Second)
+	c.AwaitHealthy(20 * time.Second)
 
 	t.Run("PatroniTakesOver", func(t *testing.T) {
-		l := c.leader()
+		l := c.Leader()
 		require.NotEqual(t, pat, l)
 		began := time.Now()
-		l.stop()
-		eventually(t, 40*time.Second, "the Patroni member leads", pat.primary)
+		l.Stop()
+		rig.Eventually(t, 40*time.Second, "the Patroni member leads", pat.Primary)
 		t.Logf("write outage until Patroni led: %v", w.outage(began, 40*time.Second))
-		other := c.others(l)[0]
-		eventually(t, 30*time.Second, "the pgregent member follows it", other.streaming)
-		l.start()
-		eventually(t, 30*time.Second, "the stopped one comes back and follows it", l.streaming)
+		other := c.Others(l)[0]
+		rig.Eventually(t, 30*time.Second, "the pgregent member follows it", other.Streaming)
+		l.Start()
+		rig.Eventually(t, 30*time.Second, "the stopped one comes back and follows it", l.Streaming)
 		require.Zero(t, w.lost(c))
 	})
 
 	t.Run("AndBack", func(t *testing.T) {
-		target := c.nodes[0]
+		target := c.Nodes[0]
 		began := time.Now()
-		code, text := pat.post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, pat.name, target.name))
+		code, text := pat.Post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, pat.Name, target.Name))
 		require.Equal(t, http.StatusOK, code, text)
 		t.Logf("write outage of the switchover back: %v", w.outage(began, 40*time.Second))
-		require.True(t, target.primary())
-		c.awaitHealthy(40 * time.Second)
+		require.True(t, target.Primary())
+		c.AwaitHealthy(40 * time.Second)
 		require.Zero(t, w.lost(c))
 	})
 
 	t.Run("PatroniIsLost", func(t *testing.T) {
-		l := c.leader()
-		code, text := l.post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, l.name, pat.name))
+		l := c.Leader()
+		code, text := l.Post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, l.Name, pat.Name))
 		require.Equal(t, http.StatusOK, code, text)
-		c.awaitHealthy(40 * time.Second)
+		c.AwaitHealthy(40 * time.Second)
 		began := time.Now()
-		pat.lose()
+		pat.Lose()
 		outage := w.outage(began, 60*time.Second)
 		t.Logf("the Patroni leader's machine was lost: write outage %v (its own ttl is 20 s)", outage)
-		pat.start()
-		c.awaitHealthy(60 * time.Second)
+		pat.Start()
+		c.AwaitHealthy(60 * time.Second)
 	})
 
 	t.Run("SwapProgram", func(t *testing.T) {
-		l := c.leader()
-		d := c.others(l)[0]
+		l := c.Leader()
+		d := c.Others(l)[0]
 		if d == pat {
-			d = c.others(l)[1]
+			d = c.Others(l)[1]
 		}
-		before, err := os.ReadFile(filepath.Join(d.data, "PG_VERSION"))
+		before, err := os.ReadFile(filepath.Join(d.Data, "PG_VERSION"))
 		require.NoError(t, err)
-		d.stop()
-		d.use(patroni)
-		d.start()
-		eventually(t, 40*time.Second, "the same directory streams under Patroni", d.streaming)
-		require.NoDirExists(t, d.data+".old", "it was not copied anew")
-		d.stop()
-		d.use(c.pgregent()...)
-		d.start()
-		eventually(t, 40*time.Second, "and under pgregent again", d.streaming)
-		require.NoDirExists(t, d.data+".old", "it was not copied anew")
-		after, err := os.ReadFile(filepath.Join(d.data, "PG_VERSION"))
+		d.Stop()
+		d.Program = []string{patroni}
+		d.Start()
+		rig.Eventually(t, 40*time.Second, "the same directory streams under Patroni", d.Streaming)
+		require.NoDirExists(t, d.Data+".old", "it was not copied anew")
+		d.Stop()
+		d.Program = pgregent()
+		d.Start()
+		rig.Eventually(t, 40*time.Second, "and under pgregent again", d.Streaming)
+		require.NoDirExists(t, d.Data+".old", "it was not copied anew")
+		after, err := os.ReadFile(filepath.Join(d.Data, "PG_VERSION"))
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(before, after))
 	})

@@ -11,12 +11,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pgregent/pgregent/cmd/e2e/rig"
 )
 
 // writer inserts all the time, on one session that reconnects to whichever node takes writes, and remembers what was
 // acknowledged and when.
 type writer struct {
-	t      *testing.T
+	t      testing.TB
 	dsn    string
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -26,28 +28,28 @@ type writer struct {
 	acked []int
 }
 
-func (c *testCluster) dsn() string {
+func dsn(c *rig.Cluster) string {
 	var hosts, ports []string
-	for _, d := range c.nodes {
+	for _, d := range c.Nodes {
 		hosts = append(hosts, "127.0.0.1")
-		ports = append(ports, fmt.Sprint(d.pgPort))
+		ports = append(ports, fmt.Sprint(d.PGPort))
 	}
 	return fmt.Sprintf("host=%s port=%s user=postgres password=super-secret dbname=postgres target_session_attrs=read-write connect_timeout=1",
 		strings.Join(hosts, ","), strings.Join(ports, ","))
 }
 
-func (c *testCluster) write() *writer {
-	c.t.Helper()
+func startWriter(c *rig.Cluster) *writer {
+	c.T.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &writer{t: c.t, dsn: c.dsn(), cancel: cancel}
+	w := &writer{t: c.T, dsn: dsn(c), cancel: cancel}
 	conn, err := pgx.Connect(ctx, w.dsn)
-	require.NoError(c.t, err)
+	require.NoError(c.T, err)
 	_, err = conn.Exec(ctx, "create table if not exists acked(id bigint primary key)")
-	require.NoError(c.t, err)
+	require.NoError(c.T, err)
 	_ = conn.Close(ctx)
 	w.done.Go(func() { w.run(ctx) })
-	c.t.Cleanup(w.stop)
-	eventually(c.t, 10*time.Second, "writes flow", func() bool {
+	c.T.Cleanup(w.stop)
+	rig.Eventually(c.T, 10*time.Second, "writes flow", func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return len(w.acks) > 20
@@ -103,7 +105,7 @@ func (w *writer) stop() {
 func (w *writer) outage(since time.Time, within time.Duration) time.Duration {
 	w.t.Helper()
 	called := time.Now()
-	eventually(w.t, within, "writes flow again", func() bool {
+	rig.Eventually(w.t, within, "writes flow again", func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		n := len(w.acks)
@@ -121,7 +123,7 @@ func (w *writer) outage(since time.Time, within time.Duration) time.Duration {
 }
 
 // lost counts acknowledged writes that the primary does not have.
-func (w *writer) lost(c *testCluster) int {
+func (w *writer) lost(c *rig.Cluster) int {
 	w.t.Helper()
 	w.mu.Lock()
 	acked := slices.Clone(w.acked)

@@ -91,6 +91,7 @@ func readCluster(ctx context.Context, store dcs.Store) (cluster.Cluster, error) 
 func runList(ctx context.Context, args, environ []string, out, errOut io.Writer) error {
 	f := newToolFlags("list", errOut)
 	format := f.String("f", "pretty", "output `format`: pretty, tsv or json")
+	verbose := f.Bool("verbose", false, "with the pretty format: ask every member what its fence guarantees")
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	c, store, err := f.open(ctx, args, environ)
@@ -102,7 +103,10 @@ func runList(ctx context.Context, args, environ []string, out, errOut io.Writer)
 	if err != nil {
 		return err
 	}
-	return printMembers(out, *format, c.Scope, state)
+	if err := printMembers(out, *format, c.Scope, state); err != nil || !*verbose || *format != "pretty" {
+		return err
+	}
+	return printFences(ctx, out, c, state)
 }
 
 // printMembers prints the members as patronictl list does (reference section 3.3).

@@ -131,7 +131,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	node, err := ha.New(ha.Config{
 		Name: c.Name, Scope: c.Scope, APIURL: c.RestAPI.URL(), ProxyURL: proxyURL(c), Store: store, Postgres: server,
-		GuardProgram: guardProgram(c), Peers: peers, Callbacks: scripts(c), Tags: c.Tags,
+		GuardProgram: guardProgram(c), Fence: c.Fence.Options, FenceRequired: c.Fence.Required, Peers: peers, Callbacks: scripts(c), Tags: c.Tags,
 		NoBootstrap: !c.HasBootstrap, Bootstrap: c.Bootstrap, Local: c.Local, OnReload: d.reload,
 		Ready: func() { notify("READY=1") }, Log: d.log, Version: programVersion(),
 	})
@@ -147,6 +147,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	defer api.stop()
 	go d.onHUP(ctx, node, api)
+	go onDetach(ctx, node)
 	context.AfterFunc(ctx, func() { notify("STOPPING=1") })
 	d.log.Info("pgregent starts", "version", programVersion(), "member", c.Name, "cluster", c.Scope, "api", c.RestAPI.URL())
 	return node.Run(ctx)

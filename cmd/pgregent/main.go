@@ -39,7 +39,8 @@ const usage = `pgregent keeps one PostgreSQL cluster highly available.
 
   pgregent run FILE.yml         run this node
   pgregent validate FILE.yml    check a configuration file
-  pgregent list                 show the members
+  pgregent detach FILE.yml      end the daemon of this node and nothing else, for an upgrade
+  pgregent list                 show the members; with --verbose, how each is fenced
   pgregent switchover           move the leadership, planned
   pgregent failover             move the leadership to a candidate, also without a leader
   pgregent version              show the version
@@ -54,7 +55,7 @@ func run(ctx context.Context, args, environ []string, out, errOut io.Writer) err
 		return exitCode(2)
 	}
 	commands := map[string]func(context.Context, []string, []string, io.Writer, io.Writer) error{
-		"run": runDaemon, "validate": runValidate, "list": runList,
+		"run": runDaemon, "validate": runValidate, "list": runList, "detach": runDetach,
 		"switchover": func(ctx context.Context, a, e []string, o, eo io.Writer) error {
 			return runFailover(ctx, "switchover", a, e, o, eo)
 		},

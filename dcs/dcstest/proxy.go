@@ -38,6 +38,7 @@ type Proxy struct {
 	mu       sync.Mutex
 	addr     string
 	mode     Mode
+	faults   Faults
 	listener net.Listener // nil while refusing or closed
 	links    map[*link]struct{}
 	closed   bool
@@ -227,10 +228,12 @@ func (l *link) connect() bool {
 // copy passes bytes on in one direction, or loses them, until from ends; then to ends in the same way.
 func (l *link) copy(to, from net.Conn, direction int) {
 	buf := make([]byte, 32<<10)
+	late := newLate(l, to)
+	defer late.end()
 	for {
 		n, err := from.Read(buf)
 		if n > 0 && l.passes(direction) {
-			if _, writeErr := to.Write(buf[:n]); writeErr != nil {
+			if writeErr := l.forward(to, buf[:n], direction, late); writeErr != nil {
 				err = writeErr
 			}
 		}
@@ -238,6 +241,7 @@ func (l *link) copy(to, from net.Conn, direction int) {
 			continue
 		}
 		if tcp, ok := to.(*net.TCPConn); ok && errors.Is(err, io.EOF) && l.whole(direction) {
+			late.end()
 			_ = tcp.CloseWrite() // a regular end; the other direction may go on
 			return
 		}

@@ -23,9 +23,8 @@ type Config struct {
 	Dir string
 	// Program starts a guard; nil re-executes this program, whose main must begin with Main().
 	Program []string
-	// EnforceDeadline lets the guard fence by itself at the deadline of the open epoch. Without it the agent alone does.
-	EnforceDeadline bool
-	Log             *slog.Logger // nil: discard
+	Options Options
+	Log     *slog.Logger // nil: discard
 }
 
 // Names in Config.Dir, and the variable by which a process knows that it is to be a guard.
@@ -38,9 +37,8 @@ const (
 
 // Guard is the agent's connection to its guard. Methods may be called from any goroutine.
 type Guard struct {
-	conn    net.Conn
-	events  chan Event
-	enforce bool
+	conn   net.Conn
+	events chan Event
 
 	mu      sync.Mutex
 	next    uint64
@@ -49,7 +47,8 @@ type Guard struct {
 }
 
 // Open connects to the guard that lives in c.Dir, or starts one. Only one agent is served at a time: a second one gets
-// ErrInUse with the first one's process id (hazard A15).
+// ErrInUse with the first one's process id (hazard A15). A guard that an older version left, with PostgreSQL under it,
+// and that speaks another protocol, is ErrVersion.
 func Open(ctx context.Context, c Config) (*Guard, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("fence: the guard's folder: %w", err)
@@ -75,9 +74,9 @@ func open(ctx context.Context, c Config) (*Guard, error) {
 			return nil, fmt.Errorf("fence: the guard did not start, see %s: %w", filepath.Join(c.Dir, logName), err)
 		}
 	}
-	g := &Guard{conn: conn, events: make(chan Event, 64), waiting: map[uint64]chan reply{}, enforce: c.EnforceDeadline}
+	g := &Guard{conn: conn, events: make(chan Event, 64), waiting: map[uint64]chan reply{}}
 	go g.read()
-	if _, err := g.call(ctx, request{Op: "hello"}); err != nil {
+	if _, err := g.call(ctx, request{Op: opHello, Version: protocolVersion, Options: &c.Options}); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
@@ -241,9 +240,26 @@ func (g *Guard) call(ctx context.Context, r request) (reply, error) {
 	}
 }
 
+// AgentPID is the process that the guard of dir serves, other than this one; 0 when there is no guard or it serves
+// nobody. It is for commands that signal the agent of a node.
+func AgentPID(ctx context.Context, dir string) (int, error) {
+	conn, err := dial(dir)
+	if err != nil {
+		return 0, nil //nolint:nilerr // no guard
+	}
+	g := &Guard{conn: conn, events: make(chan Event, 64), waiting: map[uint64]chan reply{}}
+	go g.read()
+	defer func() { _ = conn.Close() }()
+	r, err := g.call(ctx, request{Op: opState})
+	if errors.Is(err, ErrInUse) {
+		return r.PID, nil
+	}
+	return 0, err
+}
+
 // State asks the guard how things stand.
 func (g *Guard) State(ctx context.Context) (State, error) {
-	r, err := g.call(ctx, request{Op: "state"})
+	r, err := g.call(ctx, request{Op: opState})
 	if err != nil {
 		return State{}, err
 	}
@@ -252,49 +268,65 @@ func (g *Guard) State(ctx context.Context) (State, error) {
 
 // Start starts a postmaster as the guard's child. As primary it is refused with ErrNoEpoch unless the epoch is the
 // open one and its deadline has not passed (lease rule R7, hazard A17); with ErrRunning while anything of an earlier
-// one is left.
+// one is left, whoever started that.
 func (g *Guard) Start(ctx context.Context, req StartRequest) (pid int, err error) {
-	r, err := g.call(ctx, request{Op: "start", Start: &req})
+	r, err := g.call(ctx, request{Op: opStart, Start: &req})
 	return r.PID, err
 }
 
 // Stop stops the postmaster and returns when nothing of it is left (proof "empty"). When ctx ends first, the signal
 // has been sent all the same.
 func (g *Guard) Stop(ctx context.Context, mode Mode) error {
-	_, err := g.call(ctx, request{Op: "stop", Mode: mode})
+	_, err := g.call(ctx, request{Op: opStop, Mode: mode})
 	return err
 }
 
-// OpenEpoch opens an epoch, higher than any before, with its first deadline (CLOCK_BOOTTIME) and the head start at
-// which a fast shutdown begins before it.
-func (g *Guard) OpenEpoch(ctx context.Context, epoch uint64, deadline, headStart time.Duration) error {
-	_, err := g.call(ctx, request{Op: "open", Epoch: epoch, Deadline: deadline, Head: headStart, Enforce: g.enforce})
+// OpenEpoch opens an epoch, higher than any before, with its first deadline. ErrRunning: a primary of another epoch still
+// runs. ErrWatchdog: a watchdog is required and
+// cannot be used; the epoch is not open then.
+func (g *Guard) OpenEpoch(ctx context.Context, t Term) error {
+	_, err := g.call(ctx, request{Op: opOpen, Term: &t})
 	return err
 }
 
 // Extend sets the deadline of the open epoch, later or earlier (R10). A closed epoch is ErrNoEpoch.
-func (g *Guard) Extend(ctx context.Context, epoch uint64, deadline, headStart time.Duration) error {
-	_, err := g.call(ctx, request{Op: "extend", Epoch: epoch, Deadline: deadline, Head: headStart, Enforce: g.enforce})
+func (g *Guard) Extend(ctx context.Context, t Term) error {
+	_, err := g.call(ctx, request{Op: opExtend, Term: &t})
 	return err
+}
+
+// Adopt puts the guard in charge of a postmaster of the data directory that it did not start. See Postmaster.Foreign.
+func (g *Guard) Adopt(ctx context.Context, pid int) error {
+	_, err := g.call(ctx, request{Op: opAdopt, PID: pid})
+	return err
+}
+
+// Retire ends the primary of the epoch by a fast shutdown, closes the epoch for ever as soon as there is a proof that
+// nothing of it acknowledges a write any more, and returns the proof (R8). With ProofShutdown the postmaster may still
+// run, for its archiver and its walsenders: Stop waits for its end. When ctx ends first, the signal has been sent and
+// the epoch is still open.
+func (g *Guard) Retire(ctx context.Context, epoch uint64) (Proof, error) {
+	r, err := g.call(ctx, request{Op: opRetire, Epoch: epoch})
+	return r.Proof, err
 }
 
 // CloseEpoch closes the epoch for ever (R8). A primary that still runs under it is killed first; it returns when
 // nothing is left.
 func (g *Guard) CloseEpoch(ctx context.Context, epoch uint64) error {
-	_, err := g.call(ctx, request{Op: "close", Epoch: epoch})
+	_, err := g.call(ctx, request{Op: opClose, Epoch: epoch})
 	return err
 }
 
 // AllowPromote marks the running replica as primary under the open epoch, before it is promoted, so that the deadline
 // covers it.
 func (g *Guard) AllowPromote(ctx context.Context, epoch uint64) error {
-	_, err := g.call(ctx, request{Op: "promote", Epoch: epoch})
+	_, err := g.call(ctx, request{Op: opPromote, Epoch: epoch})
 	return err
 }
 
 // Shutdown ends the guard when nothing runs under it.
 func (g *Guard) Shutdown(ctx context.Context) error {
-	_, err := g.call(ctx, request{Op: "shutdown"})
+	_, err := g.call(ctx, request{Op: opShutdown})
 	return err
 }
 

@@ -1,72 +1,69 @@
 package fence
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// FindPostmaster looks for a live postmaster of a data directory, whoever started it: the process that postmaster.pid
-// names, if the directory is its working directory, as a postmaster's is.
-func FindPostmaster(dataDir string) (pid int, ok bool) {
-	b, err := os.ReadFile(filepath.Join(dataDir, "postmaster.pid"))
-	if err != nil {
-		return 0, false
-	}
-	first, _, _ := strings.Cut(string(b), "\n")
-	pid, err = strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid <= 1 {
-		return 0, false
-	}
-	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
-	if err != nil {
-		return 0, false
-	}
-	want, err := filepath.EvalSymlinks(dataDir)
-	if err != nil {
-		return 0, false
-	}
-	_, state, alive := parentOf(pid)
-	return pid, alive && state != 'Z' && cwd == want
+// foreign holds a postmaster that is not the guard's child: one that was started by hand, that a paused Patroni left, or
+// that outlived a guard that was killed while it was stopped. It is held by a pidfd, so that a process id that was used
+// anew is never hit.
+//
+// The guard's ladder works on it. What does not work is the kernel's part: when this guard dies, nothing ends it. So it
+// is the weaker rung, and State says so; a replica is soon started again under the guard.
+type foreign struct {
+	pid     int
+	fd      int
+	program string
 }
 
-// StopForeign stops a postmaster that is not the guard's child, through a pidfd so that a process id that was used anew
-// is never hit, and returns when it is gone.
-func StopForeign(ctx context.Context, pid int, mode Mode) error {
-	sig, ok := mode.signal()
-	if !ok {
-		return fmt.Errorf("fence: there is no stop mode %q", mode)
+// adopt takes charge of the postmaster of the data directory.
+func (g *guard) adopt(pid int) error {
+	if g.busy() {
+		return ErrRunning
+	}
+	if found, ok := FindPostmaster(g.dir); !ok || found != pid {
+		return fmt.Errorf("process %d is no postmaster of %q", pid, g.dir)
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
 	if err != nil {
-		return fmt.Errorf("fence: process %d: %w", pid, err)
+		return fmt.Errorf("process %d: %w", pid, err)
 	}
-	defer func() { _ = unix.Close(fd) }()
-	if err := unix.PidfdSendSignal(fd, syscall.Signal(sig), nil, 0); err != nil {
-		if errors.Is(err, unix.ESRCH) {
-			return nil
+	f := &foreign{pid: pid, fd: fd, program: filepath.Base(program(pid))}
+	g.foreign = f
+	g.ladder, g.occupied = ladder{}, true
+	g.state.Postmaster = Postmaster{Running: true, PID: pid, Foreign: true, Primary: isPrimary(g.dir, pid)}
+	go func() {
+		for {
+			_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+			if !errors.Is(err, unix.EINTR) {
+				g.gone <- f
+				return
+			}
 		}
-		return fmt.Errorf("fence: signal process %d: %w", pid, err)
+	}()
+	g.describe()
+	return nil
+}
+
+func (f *foreign) signal(sig syscall.Signal) { _ = unix.PidfdSendSignal(f.fd, sig, nil, 0) }
+
+// onGone notes the end of an adopted postmaster; what is left of it is ended by reap.
+func (g *guard) onGone(f *foreign) {
+	if g.foreign != f || !g.state.Postmaster.Running {
+		return
 	}
-	for ctx.Err() == nil {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int((50 * time.Millisecond).Milliseconds()))
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("fence: wait for process %d: %w", pid, err)
-		}
-		if n > 0 {
-			return nil
-		}
+	g.exited(f.pid, 0)
+}
+
+// forget closes the pidfd when nothing is left.
+func (g *guard) forget() {
+	if g.foreign != nil {
+		_ = unix.Close(g.foreign.fd)
+		g.foreign = nil
 	}
-	return fmt.Errorf("fence: process %d did not end: %w", pid, ctx.Err())
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/ha/fence"
@@ -27,13 +28,19 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(agentEnv); dir != "" {
 		agent(dir)
 	}
+	if os.Geteuid() == 0 {
+		p := postgrestest.Privileges{Caps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_NICE}, Network: true, Cgroup: true}
+		if code := postgrestest.MainPrivileged(m, p); code != 0 {
+			os.Exit(code)
+		}
+	}
 	os.Exit(postgrestest.Main(m))
 }
 
 // agent starts "sleep" under an epoch of 1.5 s and then does nothing more, until it is killed.
 func agent(dir string) {
 	ctx := context.Background()
-	g, err := fence.Open(ctx, fence.Config{Dir: dir, EnforceDeadline: true})
+	g, err := fence.Open(ctx, fence.Config{Dir: dir})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -44,7 +51,7 @@ func agent(dir string) {
 			os.Exit(1)
 		}
 	}
-	must(g.OpenEpoch(ctx, 1, dcs.Boottime().Now()+1500*time.Millisecond, 300*time.Millisecond))
+	must(g.OpenEpoch(ctx, fence.Term{Epoch: 1, Deadline: dcs.Boottime().Now() + 1500*time.Millisecond, HeadStart: 300 * time.Millisecond}))
 	_, err = g.Start(ctx, fence.StartRequest{Path: "/bin/sleep", Args: []string{"600"}, Dir: "/", Primary: true, Epoch: 1})
 	must(err)
 	fmt.Println("ready")
@@ -53,7 +60,7 @@ func agent(dir string) {
 
 func open(t *testing.T, dir string) *fence.Guard {
 	t.Helper()
-	g, err := fence.Open(ctx(t), fence.Config{Dir: dir, EnforceDeadline: true})
+	g, err := fence.Open(ctx(t), fence.Config{Dir: dir})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		c, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -123,20 +130,20 @@ func TestEpochRules(t *testing.T) {
 	primary.Primary, primary.Epoch = true, 1
 	_, err := g.Start(ctx(t), primary)
 	require.ErrorIs(t, err, fence.ErrNoEpoch)
-	require.ErrorIs(t, g.Extend(ctx(t), 1, now()+time.Hour, 0), fence.ErrNoEpoch)
+	require.ErrorIs(t, g.Extend(ctx(t), fence.Term{Epoch: 1, Deadline: now() + time.Hour, HeadStart: 0}), fence.ErrNoEpoch)
 
-	require.NoError(t, g.OpenEpoch(ctx(t), 1, now()+time.Hour, time.Second))
-	require.ErrorIs(t, g.OpenEpoch(ctx(t), 1, now()+time.Hour, time.Second), fence.ErrNoEpoch)
+	require.NoError(t, g.OpenEpoch(ctx(t), fence.Term{Epoch: 1, Deadline: now() + time.Hour, HeadStart: time.Second}))
+	require.ErrorIs(t, g.OpenEpoch(ctx(t), fence.Term{Epoch: 1, Deadline: now() + time.Hour, HeadStart: time.Second}), fence.ErrNoEpoch)
 	_, err = g.Start(ctx(t), primary)
 	require.NoError(t, err)
 	require.NoError(t, g.CloseEpoch(ctx(t), 1), "closing ends what runs under it")
 	s := state(t, g)
 	require.False(t, s.Open)
 	require.False(t, s.Postmaster.Running)
-	require.ErrorIs(t, g.Extend(ctx(t), 1, now()+time.Hour, 0), fence.ErrNoEpoch)
-	require.ErrorIs(t, g.OpenEpoch(ctx(t), 1, now()+time.Hour, 0), fence.ErrNoEpoch, "a closed epoch never opens again")
+	require.ErrorIs(t, g.Extend(ctx(t), fence.Term{Epoch: 1, Deadline: now() + time.Hour, HeadStart: 0}), fence.ErrNoEpoch)
+	require.ErrorIs(t, g.OpenEpoch(ctx(t), fence.Term{Epoch: 1, Deadline: now() + time.Hour, HeadStart: 0}), fence.ErrNoEpoch, "a closed epoch never opens again")
 
-	require.NoError(t, g.OpenEpoch(ctx(t), 2, now()-time.Second, 0))
+	require.NoError(t, g.OpenEpoch(ctx(t), fence.Term{Epoch: 2, Deadline: now() - time.Second, HeadStart: 0}))
 	primary.Epoch = 2
 	_, err = g.Start(ctx(t), primary)
 	require.ErrorIs(t, err, fence.ErrNoEpoch, "its deadline has passed")
@@ -168,7 +175,7 @@ func TestDeadlineAfterTheAgentIsKilled(t *testing.T) {
 	_ = cmd.Wait()
 	var g *fence.Guard
 	require.Eventually(t, func() bool { // until the guard has seen the agent's end
-		g, err = fence.Open(ctx(t), fence.Config{Dir: dir, EnforceDeadline: true})
+		g, err = fence.Open(ctx(t), fence.Config{Dir: dir})
 		return err == nil
 	}, 5*time.Second, 5*time.Millisecond)
 	t.Cleanup(func() { _ = g.Shutdown(ctx(t)); _ = g.Close() })
@@ -270,7 +277,8 @@ func TestFindPostmaster(t *testing.T) {
 			require.Equal(t, cmd.Process.Pid, pid)
 		}
 	}
-	require.NoError(t, fence.StopForeign(ctx(t), cmd.Process.Pid, fence.ModeFast))
+	require.NoError(t, cmd.Process.Kill())
 	<-ended
-	require.NoError(t, fence.StopForeign(ctx(t), cmd.Process.Pid, fence.ModeFast), "gone already")
+	_, ok = fence.FindPostmaster(dir)
+	require.False(t, ok, "gone")
 }

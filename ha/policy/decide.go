@@ -96,6 +96,8 @@ func fenceFirst(v View, c Config) (Decision, bool) {
 		return fence(ReasonLeaseLost, "the key leader is held by %q while this node holds the lease: epoch %d ends", v.Cluster.Leader.Name, v.Lease.Epoch)
 	case v.Lease.Open && !pause && v.Lease.Left <= v.Self.FencePause:
 		return fence(ReasonDeadline, "the lease was not renewed for %v and %v are left, which the fence needs", round(v.Lease.Renewed), round(v.Lease.Left))
+	case primary && v.Self.Unfenced != "" && !pause:
+		return fence(ReasonUnfit, "PostgreSQL runs as primary and must not: %s", v.Self.Unfenced)
 	case primary && !v.Lease.Open && v.Task.Kind != TaskDemote && (!pause || (v.Lease.Held && v.Lease.Holder != v.Self.Name)):
 		return fence(ReasonNoLease, "PostgreSQL runs as primary and this node holds no lease")
 	case v.Server.Process == ProcessOrphans && !v.Lease.Open && v.Task.Kind != TaskDemote && v.Task.Kind != TaskStop && !pause:

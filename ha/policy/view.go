@@ -42,6 +42,7 @@ type Self struct {
 	Bootstrap  bool          // the file allows this node to create a new cluster
 	CanRewind  bool          // use_pg_rewind, and the data directory has checksums or wal_log_hints
 	Unfit      string        // why this node must not lead whatever happens (an unsupported safety setting); empty: it may
+	Unfenced   string        // why a primary must not even go on here (`fence: required` and no bound); empty: it may
 	FencePause time.Duration // g: the fence starts this long before the deadline (design section 7)
 }
 

@@ -53,6 +53,10 @@ func metrics(r *Report, now time.Time) []byte {
 	m.gauge("pgregent_lease_seconds_left", "Seconds until the fence if the lease is not renewed, 0 without the lease.", pick(r.IsLeader, max(r.LeaderUntil.Sub(now).Seconds(), 0)))
 	m.gauge("pgregent_lease_epoch", "Epoch of the lease that this node last held.", float64(r.Epoch))
 	m.flag("pgregent_unfit", "Value is 1 if this node must not lead because of a setting that is not supported.", r.Unfit != "")
+	m.flag("pgregent_fence_bounded", "Value is 1 if a primary here ends by its deadline whatever happens to the agent.", r.Fence.Bounded)
+	for _, rung := range r.Fence.Rungs {
+		m.flag("pgregent_fence_rung_"+strings.ReplaceAll(rung, "-", "_"), "Value is 1 if this means of the fence is active.", true)
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.Counters)) {
 		m.counter("pgregent_"+name, "Counter of this node's loop.", r.Counters[name])
 	}

@@ -76,9 +76,20 @@ type Report struct {
 	Epoch          uint64
 	LeaseLeft      time.Duration
 	Promotions     []cluster.Promotion
-	End            wal.Position       // where the local WAL ends as far as known, also of a stopped server
-	WasPrimary     bool               // pg_control was last written by a primary
+	End            wal.Position // where the local WAL ends as far as known, also of a stopped server
+	WasPrimary     bool         // pg_control was last written by a primary
+	Fence          Fence
 	Counters       map[string]float64 // name to value, for /metrics; names without the pgregent_ prefix
+}
+
+// Fence is what the guard says of itself: the means that are active, and what they give.
+type Fence struct {
+	Rungs []string `json:"rungs"`
+	// Bounded says that a primary ends by its deadline whatever happens to the agent.
+	Bounded   bool   `json:"bounded"`
+	Guarantee string `json:"guarantee"`
+	Problem   string `json:"problem,omitempty"` // why a means that was asked for is not active
+	Required  bool   `json:"required,omitempty"`
 }
 
 // Status is a node's answer to GET /patroni, as far as peers need it (reference section 2.3).
@@ -117,6 +128,7 @@ type PgregentStatus struct {
 	HistoryTip wal.Timeline        `json:"history_tip,omitempty"`
 	History    [][2]string         `json:"history,omitempty"` // [timeline, lsn] of each switch
 	Promotions []cluster.Promotion `json:"promotions,omitempty"`
+	Fence      *Fence              `json:"fence,omitempty"`
 }
 
 // Answer is what asking one member brought.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"syscall"
 
 	"github.com/pgregent/pgregent/postgres"
 )
@@ -63,8 +64,9 @@ func (s *Server) commandArgs(parameters map[string]string) []string {
 	return append(args, "--restart_after_crash=off")
 }
 
-// commandEnv is the postmaster's environment. When postmaster.pid names a living process that has nothing to do with
-// this data directory, PostgreSQL is told so; it would refuse to start for a process number that was used again.
+// commandEnv is the postmaster's environment. When postmaster.pid names a process that has nothing to do with this data
+// directory, PostgreSQL is told so; it would refuse to start for a process number that was used again, and for a zombie:
+// in a container the first process may be late to wait for a postmaster that was killed.
 func (s *Server) commandEnv() ([]string, error) {
 	env := serverEnv(os.Environ())
 	if s.cfg.KerberosService != "" {
@@ -77,7 +79,7 @@ func (s *Server) commandEnv() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if ownerOfPID(p.pid, s.cfg.DataDir) == ownerForeign {
+	if ownerOfPID(p.pid, s.cfg.DataDir) != ownerOurs && p.pid > 0 && syscall.Kill(p.pid, 0) != syscall.ESRCH {
 		env = append(env, "PG_GRANDPARENT_PID="+strconv.Itoa(p.pid))
 	}
 	return env, nil

@@ -41,6 +41,11 @@ func readPID(dataDir string) (postmasterPID, error) {
 	if err != nil || pid == 0 || pid > 1<<30 {
 		return postmasterPID{}, errPIDGarbage
 	}
+	if pid == 1 {
+		if outer := namespaced(dataDir); outer != 0 {
+			pid = outer
+		}
+	}
 	p := postmasterPID{pid: pid}
 	if len(lines) > 2 {
 		p.start, _ = strconv.ParseInt(strings.TrimSpace(lines[2]), 10, 64)
@@ -49,6 +54,25 @@ func readPID(dataDir string) (postmasterPID, error) {
 		p.status = strings.TrimSpace(lines[7])
 	}
 	return p, nil
+}
+
+// namespaced is the process of a data directory that is the first one of a PID namespace, as this process sees it, or 0. A
+// postmaster in a namespace of its own (an optional rung of the fence, design section 7) writes 1 into postmaster.pid.
+func namespaced(dataDir string) int {
+	files, _ := filepath.Glob("/proc/[0-9]*/status")
+	for _, file := range files {
+		if !sameFile(filepath.Join(filepath.Dir(file), "cwd"), dataDir) {
+			continue
+		}
+		b, _ := os.ReadFile(file)
+		_, line, _ := strings.Cut(string(b), "\nNSpid:")
+		line, _, _ = strings.Cut(line, "\n")
+		if ids := strings.Fields(line); len(ids) > 1 && ids[len(ids)-1] == "1" {
+			pid, _ := strconv.Atoi(ids[0])
+			return pid
+		}
+	}
+	return 0
 }
 
 // owner is what is known of the process that postmaster.pid names.

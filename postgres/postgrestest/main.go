@@ -2,6 +2,7 @@ package postgrestest
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -31,7 +32,55 @@ const reexecuted = "PGREGENT_TEST_REEXECUTED"
 // A coverage profile asked for on the command line is carried back. Other profiles are written only when the
 // unprivileged user may write there.
 func Main(m *testing.M) int {
+	return mainAs(m, Privileges{}, nil)
+}
+
+// Privileges are what MainPrivileged gives to the unprivileged user.
+type Privileges struct {
+	Caps    []uintptr // ambient capabilities (Linux)
+	Network bool      // a network namespace of its own, with the loopback interface up
+	Cgroup  bool      // a cgroup of version 2 that the user may divide
+}
+
+// privilegedTests are the tests that MainPrivileged runs, and privilegedEnv is set in their environment.
+const (
+	privilegedTests = "^TestPrivileged"
+	privilegedEnv   = "PGREGENT_TEST_PRIVILEGED"
+)
+
+// Privileged says that this process was started by MainPrivileged.
+func Privileged() bool { return os.Getenv(privilegedEnv) != "" }
+
+// MainPrivileged runs the tests that need more than an unprivileged user has, whose names begin with TestPrivileged, before
+// Main runs the others:
+//
+//	if os.Geteuid() == 0 {
+//		if code := postgrestest.MainPrivileged(m, p); code != 0 {
+//			os.Exit(code)
+//		}
+//	}
+//	os.Exit(postgrestest.Main(m))
+//
+// It works only for root, on Linux. In the other process Privileged says whether a test is in this one.
+func MainPrivileged(m *testing.M, p Privileges) int {
+	p.Caps = append(p.Caps, capNetAdmin) // for the loopback interface, in its own namespace
+	return mainAs(m, p, nil)
+}
+
+// MainWith is Main for tests whose unprivileged user keeps something of root: change may change the command that runs the
+// copy, such as by ambient capabilities. It is not called when the tests run here.
+func MainWith(m *testing.M, change func(*exec.Cmd)) int { return mainAs(m, Privileges{}, change) }
+
+func mainAs(m *testing.M, p Privileges, change func(*exec.Cmd)) int {
 	if os.Geteuid() != 0 || isFuzzing(os.Args[1:]) {
+		if Privileged() {
+			if err := loopbackUp(); err != nil {
+				fmt.Fprintln(os.Stderr, "postgrestest: the loopback interface:", err)
+				return 2
+			}
+		} else if f := flag.Lookup("test.skip"); f != nil && f.Value.String() == "" {
+			_ = f.Value.Set(privilegedTests) // a pattern on the command line replaces it
+		}
 		if err := becomeSubreaper(); err != nil {
 			fmt.Fprintln(os.Stderr, "postgrestest: become a child subreaper:", err)
 			return 2
@@ -42,7 +91,7 @@ func Main(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "postgrestest: still root after changing the user")
 		return 2
 	}
-	code, err := runAsUser()
+	code, err := runAsUser(p, change)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "postgrestest:", err)
 		return 2
@@ -64,7 +113,7 @@ func isFuzzing(args []string) bool {
 
 // runAsUser runs a copy of this binary with its arguments as the unprivileged user. A copy, because "go test" builds
 // the binary in a folder that only its own user may enter.
-func runAsUser() (int, error) {
+func runAsUser(p Privileges, change func(*exec.Cmd)) (int, error) {
 	cred, err := testUser()
 	if err != nil {
 		return 0, err
@@ -86,6 +135,23 @@ func runAsUser() (int, error) {
 	cmd.Env = append(os.Environ(), reexecuted+"=1", "HOME="+dir, "TMPDIR="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = userAttr(cred)
+	if len(p.Caps) > 0 {
+		switch own := pattern(args); {
+		case own == "":
+			cmd.Args = append(cmd.Args, "-test.run="+privilegedTests)
+		case !strings.Contains(own, "Privileged"):
+			return 0, nil
+		}
+		cmd.Env = append(cmd.Env, privilegedEnv+"=1")
+		done, err := privileged(cmd.SysProcAttr, p, cred)
+		if err != nil {
+			return 0, err
+		}
+		defer done()
+	}
+	if change != nil {
+		change(cmd)
+	}
 	runtime.LockOSThread() // the kernel's death signal follows the thread that forks
 	defer runtime.UnlockOSThread()
 	err = cmd.Run()
@@ -104,6 +170,20 @@ func runAsUser() (int, error) {
 		return 0, fmt.Errorf("run the tests as uid %d: %w", cred.Uid, err)
 	}
 	return 0, nil
+}
+
+// pattern is the value of the flag -test.run.
+func pattern(args []string) string {
+	for i, arg := range args {
+		name, value, ok := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		if name == "test.run" && ok {
+			return value
+		}
+		if name == "test.run" && i+1 < len(args) {
+			return args[i+1]
+		}
+	}
+	return ""
 }
 
 // testUser finds who the tests run as.

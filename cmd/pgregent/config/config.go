@@ -38,6 +38,7 @@ type Config struct {
 	HasBootstrap           bool
 	StateDir               string
 	GuardProgram           string
+	Fence                  Fence
 	LogLevel               slog.Level
 	LogJSON                bool
 	LogDir                 string
@@ -329,6 +330,9 @@ func build(tree map[string]any) (*Config, []error) {
 			errs = append(errs, err)
 		}
 	}
+	var wrong []error
+	c.Fence, wrong = buildFence(r)
+	errs = append(errs, wrong...)
 	if len(c.Section("etcd3")) == 0 {
 		errs = append(errs, errors.New("no store is configured: the section etcd3 is missing (this version supports etcd3 only)"))
 	}
@@ -412,9 +416,6 @@ func refuse(tree map[string]any) []error {
 			no(s, "this version supports the store etcd3 only; move the settings to the section etcd3")
 		}
 	}
-	if m := strings.ToLower(r.text("watchdog.mode")); m == "required" || m == "require" {
-		no("watchdog.mode = required", "this version does not arm /dev/watchdog, and would lead without it; the guard's deadline protects instead: set automatic or off")
-	}
 	if m := r.text("bootstrap.method"); m != "" && m != "initdb" {
 		no("bootstrap.method = "+m, "this version creates clusters with initdb only")
 	}
@@ -427,9 +428,6 @@ func refuse(tree map[string]any) []error {
 		if r.text(k) != "" {
 			no(k, "this version does not run the script, and a promotion or stop without it could be unsafe")
 		}
-	}
-	if f := r.text("pgregent.fence"); f == "required" {
-		no("pgregent.fence = required", "this version cannot prove a bound against a frozen guard")
 	}
 	for _, w := range cluster.ParseDynamic(r.table("bootstrap.dcs")).Unsupported {
 		errs = append(errs, fmt.Errorf("bootstrap.dcs: %s", w))

@@ -6,8 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pgregent/pgregent/ha/fence"
 )
 
 const full = `
@@ -114,7 +117,13 @@ func TestWrongSettings(t *testing.T) {
 		{"ttl: 30", "ttl: 30\n    synchronous_mode: quorum", "synchronous_mode = quorum is not supported yet"},
 		{"ttl: 30", "ttl: 30\n    slots: {a: null}", "slots"},
 		{"scope: demo", "scope: demo\ncitus: {group: 0}", "citus is not supported"},
-		{"scope: demo", "scope: demo\nwatchdog: {mode: required}", "watchdog.mode = required is not supported"},
+		{"scope: demo", "scope: demo\nwatchdog: {mode: requird}", `watchdog.mode is "requird", expected one of off, automatic, required`},
+		{"scope: demo", "scope: demo\nwatchdog: {safety_margin: -2}", "watchdog.safety_margin is -2"},
+		{"scope: demo", "scope: demo\nwatchdog: {driver: fifo}", `watchdog.driver is "fifo"`},
+		{"scope: demo", "scope: demo\nfence: requird", `fence is "requird", expected one of automatic, required`},
+		{"scope: demo", "scope: demo\nfence: {mood: required}", "fence.mood is not a known setting"},
+		{"scope: demo", "scope: demo\nfence: {cgroup: maybe}", `fence.cgroup is "maybe", expected one of automatic, off`},
+		{"scope: demo", "scope: demo\nfence: {pid_namespace: maybe}", `fence.pid_namespace is "maybe", expected true or false`},
 		{"scope: demo", "scope: demo\nconsul: {host: x}", "consul is not supported"},
 		{"  initdb:", "  method: clone\n  initdb:", "bootstrap.method = clone is not supported"},
 	} {
@@ -122,6 +131,22 @@ func TestWrongSettings(t *testing.T) {
 		_, _, err := load(t, strings.Replace(full, c.old, c.with, 1))
 		require.ErrorContains(t, err, c.says, "%s", c.with)
 		require.NotContains(t, err.Error(), "canary", "no password in an error")
+	}
+}
+
+func TestFence(t *testing.T) {
+	for text, want := range map[string]Fence{
+		"": {Options: fence.Options{Cgroup: true, Watchdog: fence.Watchdog{Mode: "automatic", Margin: 5 * time.Second}}},
+		"fence: required\nwatchdog: {mode: off}": {Required: true,
+			Options: fence.Options{Cgroup: true, Watchdog: fence.Watchdog{Mode: "off", Margin: 5 * time.Second}}},
+		"fence: {mode: required, cgroup: off, admission: automatic, pid_namespace: true}\nwatchdog: {mode: required, device: /tmp/dog, safety_margin: -1, driver: testing}": {
+			Required: true, Options: fence.Options{AdmissionPort: 5432, PIDNamespace: true,
+				Watchdog: fence.Watchdog{Mode: "required", Device: "/tmp/dog", Margin: -time.Second, Testing: true}}},
+	} {
+		c, warnings, err := load(t, full+text+"\n")
+		require.NoError(t, err, text)
+		require.Empty(t, warnings, text)
+		require.Equal(t, want, c.Fence, text)
 	}
 }
 

@@ -27,7 +27,7 @@ func (k kind) String() string {
 		kindMap: "a mapping", kindOptions: "a list of options", kindTextOrList: "a text or a list", kindAny: "anything"}[k]
 }
 
-// schema lists every setting that Patroni's file knows (reference section 4.2), and our own under `pgregent`.
+// schema lists every setting that Patroni's file knows (reference section 4.2), and our own under `pgregent` and `fence`.
 func schema() map[string]kind {
 	m := map[string]kind{
 		"name": kindText, "scope": kindText, "namespace": kindText, "thread_pool_size": kindInt, "thread_stack_size": kindAny,
@@ -45,7 +45,8 @@ func schema() map[string]kind {
 		"postgresql.basebackup": kindOptions, "postgresql.rewind": kindOptions, "postgresql.bin_name": kindMap,
 		"watchdog.mode": kindAny, "watchdog.device": kindText, "watchdog.safety_margin": kindInt, "watchdog.driver": kindText,
 		"etcd3.hosts": kindTextOrList, "etcd3.use_proxies": kindBool, "etcd3.port": kindInt,
-		"pgregent.state_dir": kindText, "pgregent.fence": kindText, "pgregent.guard": kindText,
+		"pgregent.state_dir": kindText, "pgregent.guard": kindText,
+		"fence": kindAny, "fence.mode": kindText, "fence.cgroup": kindAny, "fence.admission": kindAny, "fence.pid_namespace": kindBool,
 	}
 	texts := func(prefix string, names ...string) {
 		for _, n := range names {
@@ -89,17 +90,17 @@ func check(tree map[string]any) (warnings []string, errs []error) {
 		for _, name := range slices.Sorted(maps.Keys(m)) {
 			path, v := prefix+name, m[name]
 			k, leaf := known[path]
+			table, _ := v.(map[string]any)
 			switch {
-			case leaf:
+			case leaf && (table == nil || !inner[path]):
 				if v != nil && !fits(k, v) {
 					errs = append(errs, fmt.Errorf("%s is %s, expected %s", path, show(path, v), k))
 				}
 			case inner[path]:
-				sub, ok := v.(map[string]any)
-				if !ok && v != nil {
+				if table == nil && v != nil {
 					errs = append(errs, fmt.Errorf("%s is %s, expected a mapping", path, show(path, v)))
 				}
-				walk(path+".", sub)
+				walk(path+".", table)
 			default:
 				w := fmt.Sprintf("%s is not a known setting and is ignored", path)
 				if near := nearest(path, known); near != "" {

@@ -1,0 +1,5 @@
+//go:build pgregent_unguarded
+
+package fence
+
+const unguarded = true
