@@ -163,8 +163,8 @@ func (a *agent) postmaster() policy.Process {
 	switch {
 	case a.silent:
 		return policy.ProcessUnknown
-	case n.pg.state != pgStopped && (n.pg.parent == a.guard || n.w.broken(MistakeStartUnguarded) && n.pg.asPrimary):
-		return policy.ProcessRunning
+	case n.pg.state != pgStopped && (n.pg.parent == a.guard || n.pg.primary || n.w.broken(MistakeStartUnguarded) && n.pg.asPrimary):
+		return policy.ProcessRunning // a primary that the guard did not start is adopted
 	case n.pg.state != pgStopped:
 		return policy.ProcessForeign
 	case a.guard.busy():
