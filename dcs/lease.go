@@ -63,6 +63,12 @@ func (l *Lease) Resume(epoch uint64, open bool, deadline time.Duration) {
 // KnowTTL tells the lease of a ttl that a holder might have used, from the configuration (R4d).
 func (l *Lease) KnowTTL(ttl time.Duration) { l.longest = max(l.longest, ttl) }
 
+// Remember carries over what this process learned under its last guard and R4d asks for: the highest epoch and the longest
+// ttl known. A new guard is a new identity (R11); it is no reason to forget.
+func (l *Lease) Remember(last *Lease) {
+	l.highest, l.longest = max(l.highest, last.highest), max(l.longest, last.longest)
+}
+
 // Observe tells the lease what a Read returned, and when the reply arrived. Snapshots must be given in the order in
 // which their reads began; reads do not overlap.
 func (l *Lease) Observe(snap Snapshot, arrived time.Duration) {

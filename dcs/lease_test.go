@@ -148,6 +148,25 @@ func TestAbsentRecordIsWaitedFor(t *testing.T) {
 	require.EqualValues(t, 2, epoch, "one more than the highest known")
 }
 
+// A process whose guard was replaced goes on under another identity and forgets neither epoch nor ttl.
+func TestRememberAcrossGuards(t *testing.T) {
+	clock, _, a, _ := pair(t)
+	a.lease.KnowTTL(20 * time.Second)
+	require.NoError(t, a.take(true))
+	last := a.lease
+	a.lease = dcs.NewLease(dcs.Identity{Name: "a", Nonce: "another"})
+	a.lease.Remember(last)
+	a.delete(dcs.KeyLease)
+	a.delete(dcs.KeyLeader)
+	a.look()
+	clock.Advance(ttl)
+	require.ErrorIs(t, a.take(false), dcs.ErrMayNotTake)
+	clock.Advance(12 * time.Second)
+	require.NoError(t, a.take(false))
+	epoch, _ := a.lease.Open()
+	require.EqualValues(t, 2, epoch)
+}
+
 // A garbage record is nobody's: it is waited for like an absent one, and never ends a process.
 func TestGarbageRecord(t *testing.T) {
 	clock, _, a, _ := pair(t)

@@ -191,8 +191,8 @@ func (n *Node) learn() {
 		n.state.SystemID, n.state.Promotions, n.state.Intent = s.Control.SystemID, nil, nil
 		n.saveState()
 	}
-	if !s.Answered || s.Timeline == 0 {
-		return
+	if p := n.guardState.Postmaster; !s.Answered || s.Timeline == 0 || !p.Running || p.Foreign {
+		return // nobody compared the WAL of a server that was started by hand with that of whom it is pointed at
 	}
 	switch s.Role {
 	case postgres.RolePrimary:

@@ -242,11 +242,15 @@ func (n *Node) sayFence(st fence.State) {
 
 // newLease starts the lease under the nonce of the guard (rule R11): a new guard is a new identity.
 func (n *Node) newLease(st fence.State) {
+	last := n.lease
 	n.lease = dcs.NewLease(dcs.Identity{
 		Name: n.cfg.Name, Nonce: st.Nonce,
 		Instance: fmt.Sprintf("%s/%d", st.BootID, os.Getpid()),
 	})
 	n.lease.KnowTTL(n.dynamic.TTL)
+	if last != nil {
+		n.lease.Remember(last)
+	}
 	n.lease.Resume(st.Epoch, st.Open && st.Deadline > n.clock.Now(), st.Deadline)
 }
 

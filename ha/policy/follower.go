@@ -25,7 +25,11 @@ func follower(v View, c Config) Decision {
 		return Decision{Reason: ReasonForeignServer, Actions: []Action{Stop{}}, Wake: time.Second,
 			Detail: "a postmaster that this node did not start runs in the data directory: it is stopped, and started again under the guard"}
 	case ProcessUnknown:
-		return Decision{Reason: ReasonGuardSilent, Detail: "the guard does not answer", Wake: time.Second}
+		d := Decision{Reason: ReasonGuardSilent, Detail: "the guard does not answer", Wake: time.Second}
+		if v.Server.Answers && v.Server.Role == RoleReplica { // which needs no guard
+			d = detached(v, d, upstream(v, name))
+		}
+		return d
 	}
 	if !v.Server.Answers {
 		return followerSilent(v, c, name)
@@ -64,8 +68,8 @@ func following(v View, c Config, name string) Decision {
 	}
 	switch rel, fork := compareLine(v); rel {
 	case cluster.RelationBehind:
-		if v.Server.Upstream == want {
-			d.Probe = name // it may have moved on
+		if v.Server.Upstream == want && v.Line.Age > d.Wake/2 {
+			d.Probe = name // it may have moved on; its answer wakes the loop, so it is not asked again at once
 		}
 		d.Actions = []Action{Follow{Member: want}} // also ends the receiver's pause between two tries
 	case cluster.RelationDiverged, cluster.RelationOtherPromotion:

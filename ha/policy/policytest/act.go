@@ -56,9 +56,24 @@ func (a *agent) send(step dcs.Step, err error, done func(error)) {
 		return
 	}
 	a.alter(&step)
-	if step.Shorten != 0 && !a.w.broken(MistakeLowerTTL) {
-		a.n.guard.extend(a.n.guard.epoch, min(a.n.guard.deadline, step.Shorten), a.ttl(), false)
+	if step.Shorten == 0 || a.w.broken(MistakeLowerTTL) {
+		a.commitStep(step, done)
+		return
 	}
+	g := a.guard
+	a.ask(func() error {
+		g.extend(g.epoch, min(g.deadline, step.Shorten), a.ttl(), false)
+		return nil
+	}, func(err error) {
+		if err != nil {
+			done(err)
+			return
+		}
+		a.commitStep(step, done)
+	})
+}
+
+func (a *agent) commitStep(step dcs.Step, done func(error)) {
 	on := a.w.sending(a, step)
 	a.n.request(&a.process, a.callLimit(), func() reply {
 		var r reply
@@ -83,21 +98,28 @@ func (a *agent) settle(step dcs.Step, on *sentStep, r reply, done func(error)) {
 		done(nil)
 		return
 	}
-	g := a.n.guard
+	g := a.guard
 	epoch, _ := a.lease.Open()
 	rec, _, _, _ := a.lease.Record()
 	if epoch == g.epoch && (g.open || g.proof != "") {
-		g.extend(epoch, deadline, time.Duration(rec.TTL), a.dynamic.Pause)
-		done(nil)
+		a.ask(func() error {
+			g.extend(epoch, deadline, time.Duration(rec.TTL), a.dynamic.Pause)
+			return nil
+		}, done)
 		return
 	}
-	if !g.begin(epoch, deadline, time.Duration(rec.TTL)) {
-		a.lease.Close()
-		done(errTooShort)
-		return
-	}
-	a.w.logf(a.n, "guard: epoch %d is open", epoch)
-	done(nil)
+	a.ask(func() error {
+		if !g.begin(epoch, deadline, time.Duration(rec.TTL)) {
+			return errTooShort
+		}
+		a.w.logf(a.n, "guard: epoch %d is open", epoch)
+		return nil
+	}, func(err error) {
+		if err != nil {
+			a.lease.Close()
+		}
+		done(err)
+	})
 }
 
 func (a *agent) take(act policy.Take, done func(error)) {
@@ -147,7 +169,7 @@ func (a *agent) renew(act policy.Renew, done func(error)) {
 	sent := a.n.clock()
 	a.keepSession(func(err error) {
 		if err == nil && a.w.broken(MistakeKeepaliveOnly) {
-			a.n.guard.extend(a.n.guard.epoch, sent+dcs.Validity(a.ttl()), a.ttl(), false)
+			a.guard.extend(a.guard.epoch, sent+dcs.Validity(a.ttl()), a.ttl(), false)
 			done(nil)
 			return
 		}
@@ -189,14 +211,25 @@ func (a *agent) note(announce cluster.Promotion) []byte {
 
 // release is rule R8. The proof is what the guard and pg_control say.
 func (a *agent) release(act policy.Release, done func(error)) {
-	g := a.n.guard
-	if g.open {
-		if a.n.pg.state != pgStopped && a.n.pg.asPrimary {
-			done(errRuns)
+	g := a.guard
+	a.ask(func() error {
+		if g.open {
+			if a.n.pg.state != pgStopped && a.n.pg.asPrimary || g.busy() {
+				return errRuns
+			}
+			g.close()
+		}
+		return nil
+	}, func(err error) {
+		if err != nil {
+			done(err)
 			return
 		}
-		g.close()
-	}
+		a.sendRelease(act, done)
+	})
+}
+
+func (a *agent) sendRelease(act policy.Release, done func(error)) {
 	a.lease.Close()
 	r, _, _, _ := a.lease.Record()
 	note := a.w.decodeNote(r.Note)
@@ -286,7 +319,7 @@ func (a *agent) publish(done func()) {
 			done()
 		})
 	}
-	if !a.n.guard.open && now-a.kept >= wait*3/4 {
+	if !a.guard.open && now-a.kept >= wait*3/4 {
 		a.renewSession(put)
 		return
 	}

@@ -1,7 +1,6 @@
 package policytest
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/pgregent/pgregent/dcs"
@@ -22,6 +21,8 @@ type agent struct {
 	finished    int // looks that were carried out to the end
 	timer       int // number of the pending timer; an older one is stale
 
+	guard         *guard // the one it is connected to
+	silent        bool   // it did not answer in this look
 	known, failed bool
 	readSent      time.Duration
 	cluster       cluster.Cluster
@@ -60,12 +61,7 @@ func (n *Node) startAgent() {
 	n.instances++
 	a := &agent{process: process{n: n}, w: n.w, dynamic: n.w.defaults()}
 	n.agent = a
-	a.lease = dcs.NewLease(dcs.Identity{Name: n.name, Instance: n.host + "#" + strconv.Itoa(n.instances), Nonce: n.guard.nonce})
-	a.lease.KnowTTL(a.dynamic.TTL)
-	g := n.guard
-	if g.epoch > 0 {
-		a.lease.Resume(g.epoch, g.open, g.deadline)
-	}
+	a.attach(n.guard)
 	n.w.logf(n, "agent starts")
 	a.held = n.w.wakesHeld
 	a.wake()
@@ -103,7 +99,7 @@ func (a *agent) setTimer(d time.Duration) {
 // never more than retry_timeout (lease rule R1).
 func (a *agent) callLimit() time.Duration {
 	limit := a.dynamic.RetryTimeout
-	if g := a.n.guard; g.open && !g.endless {
+	if g := a.guard; g.open && !g.endless {
 		limit = min(limit, (g.deadline-dcs.FenceHeadStart(g.ttl)-a.n.clock())/3)
 	}
 	return limit
@@ -112,6 +108,11 @@ func (a *agent) callLimit() time.Duration {
 func (a *agent) look() {
 	a.again = false
 	a.checkHot()
+	a.meetGuard(a.read)
+}
+
+// read looks at the store, and then decides.
+func (a *agent) read() {
 	sent := a.n.clock()
 	a.n.request(&a.process, a.callLimit(), func() reply { return reply{snap: a.w.store.snapshot()} }, func(r reply) {
 		if r.err != nil {
@@ -147,8 +148,8 @@ func (a *agent) observe(snap dcs.Snapshot) {
 // the leader's while this node streams from it on its timeline.
 func (a *agent) learn() {
 	n := a.n
-	if n.pg.state != pgRunning || n.pg.frozen > a.w.now {
-		return
+	if n.pg.state != pgRunning || n.pg.frozen > a.w.now || n.pg.parent != a.guard {
+		return // nobody compared the WAL of a server that was started by hand with that of whom it is pointed at
 	}
 	tli := n.disk.tip.branch.tli
 	if n.pg.primary {
@@ -214,8 +215,7 @@ func (a *agent) renewSession(done func(error)) {
 
 // decide looks at everything, decides, and acts.
 func (a *agent) decide() {
-	g := a.n.guard
-	if !g.open {
+	if !a.guard.open {
 		a.lease.Close()
 	}
 	if a.known {
@@ -297,7 +297,7 @@ func (a *agent) finish(d policy.Decision) {
 		if a.stop && a.stopped() {
 			a.w.logf(a.n, "agent ends")
 			a.n.KillAgent()
-			a.n.killGuard("stopped")
+			a.n.endGuard()
 			return
 		}
 		wake := a.loopWait()
@@ -317,6 +317,6 @@ func (a *agent) loopWait() time.Duration {
 
 // stopped says that nothing is left to hand over.
 func (a *agent) stopped() bool {
-	return a.n.pg.state == pgStopped && !a.n.guard.open && a.task.Kind == policy.TaskNone &&
+	return (a.n.pg.state == pgStopped || a.n.pg.parent == nil) && !a.guard.open && a.task.Kind == policy.TaskNone &&
 		(!a.lease.Unreleased() || a.failed)
 }

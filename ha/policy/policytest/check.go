@@ -38,7 +38,8 @@ type truth struct {
 	deleted  bool              // an operator deleted or overwrote the record: epochs may repeat, identities are forgotten
 	released map[uint64]string // epoch -> nonce: released with proof
 
-	open []*Node // nodes that could acknowledge a write after the last event
+	openedEpoch  uint64 // the highest epoch in which a server was opened for clients
+	acknowledged uint64 // the highest epoch of which a write was acknowledged
 }
 
 func (t *truth) init() { t.released = map[uint64]string{} }
@@ -121,7 +122,11 @@ func (w *World) Violations() []Violation { return w.violations }
 func (w *World) check() {
 	var first *Node
 	for _, n := range w.nodes {
-		if !n.writable() {
+		if n.pg.state == pgStopped && len(n.orphans) == 0 {
+			continue
+		}
+		n.noteHelpless()
+		if !n.mayAcknowledge() || n.excused() {
 			continue
 		}
 		if first != nil {
@@ -140,7 +145,38 @@ func (w *World) twoWriters(a, b *Node) {
 	if a.isPatroni || b.isPatroni || a.endless() || b.endless() {
 		return
 	}
-	w.violate("I1", "%s (epoch %d) and %s (epoch %d) both accept writes", a.host, a.pg.epoch, b.host, b.pg.epoch)
+	ea, _ := a.serving()
+	eb, _ := b.serving()
+	w.violate("I1", "%s (epoch %d) and %s (epoch %d) can both acknowledge writes", a.host, ea, b.host, eb)
+}
+
+// acknowledged is told when a write of an epoch is acknowledged. That is I1 over time: none after one of a later epoch.
+func (w *World) acknowledged(n *Node, epoch uint64) {
+	t := &w.truth
+	if n.isPatroni || n.endless() || t.deleted || n.excused() {
+		return
+	}
+	if epoch < t.acknowledged {
+		w.violate("I1", "%s acknowledges a write of epoch %d after one of epoch %d was acknowledged", n.host, epoch, t.acknowledged)
+	}
+	t.acknowledged = max(t.acknowledged, epoch)
+}
+
+// noteHelpless keeps until when nobody was able to end what serves at n.
+func (n *Node) noteHelpless() {
+	h := n.helpless()
+	if h || n.wasHelpless {
+		n.helplessUntil = n.w.now
+	}
+	n.wasHelpless = h
+}
+
+// excused is the model's named exception (design section 7): while agent and guard are both dead or stand still, and the
+// postmaster is dead or stands still too, nobody can end what it left: statements in flight, and, as long as a postmaster
+// that stands still keeps them, its sessions. Whoever is able to act again first has F for it. The other exception is a
+// server that is started by hand after a crash between its start as primary and the writing of standby.signal.
+func (n *Node) excused() bool {
+	return n.pg.unmarked || n.wasHelpless || n.helplessUntil > 0 && n.w.now-n.helplessUntil <= dcs.FenceBound
 }
 
 // endless says that the node's guard holds no deadline because the cluster was paused when it last renewed: until it
@@ -149,25 +185,25 @@ func (n *Node) endless() bool { return n.guard != nil && n.guard.open && n.guard
 
 // checkBelief is I2, and the second half of I13: a writer has an open epoch that was renewed by a write that counted.
 func (w *World) checkBelief(n *Node) {
-	g := n.guard
-	if g == nil || !g.open && !g.fencing || g.epoch != n.pg.epoch {
-		if g == nil || n.clock() > g.deadline+w.lagOn(n) || g.epoch != n.pg.epoch {
-			w.violate("I2", "%s accepts writes without an open epoch", n.host)
-		}
+	epoch, g := n.serving()
+	if n.believed.epoch != epoch || n.clock() > n.believed.until+n.bound() {
+		w.violate("I2", "%s can acknowledge writes in epoch %d at %v on its clock, no counted renewal reaches further than %v",
+			n.host, epoch, n.clock()-n.base, n.believed.until-n.base)
+	}
+	if g == nil {
 		return
 	}
-	if n.believed.epoch != g.epoch || n.clock() > n.believed.until+w.lagOn(n) {
-		w.violate("I2", "%s accepts writes in epoch %d at %v on its clock, no counted renewal reaches further than %v",
-			n.host, g.epoch, n.clock()-n.base, n.believed.until-n.base)
+	if !g.dead && !g.open && g.epoch == epoch {
+		w.violate("I2", "%s can acknowledge writes in epoch %d, which its guard has closed", n.host, epoch)
 	}
-	if nonce, ok := w.truth.released[g.epoch]; ok && nonce == g.nonce {
-		w.violate("I13", "%s accepts writes in epoch %d, which was released", n.host, g.epoch)
+	if nonce, ok := w.truth.released[epoch]; ok && nonce == g.nonce {
+		w.violate("I13", "%s can acknowledge writes in epoch %d, which was released", n.host, epoch)
 	}
 }
 
-// lagOn is the fence's own time on the node's clock.
-func (w *World) lagOn(n *Node) time.Duration {
-	return time.Duration(float64(w.opt.FenceLag)*n.rate) + time.Microsecond
+// bound is F on the node's clock.
+func (n *Node) bound() time.Duration {
+	return time.Duration(float64(dcs.FenceBound)*n.rate) + time.Microsecond
 }
 
 // checkBesidePatroni is G2: with an honest store no pgregent writes while a Patroni member rightly holds `leader`.
@@ -189,7 +225,7 @@ type belief struct {
 
 // sending notes a lease step before it is sent.
 func (w *World) sending(a *agent, step dcs.Step) *sentStep {
-	return &sentStep{n: a.n, sent: a.trueSent, record: stepRecord(step), obs: a.seen, closed: !a.n.guard.open}
+	return &sentStep{n: a.n, sent: a.trueSent, record: stepRecord(step), obs: a.seen, closed: !a.guard.open}
 }
 
 // stepRecord is the record that a step writes.
@@ -241,7 +277,8 @@ func (w *World) checkRecord(before dcs.Snapshot, was, is dcs.Item) {
 	if rec.State == dcs.Released && (!known || old.State == dcs.Held) {
 		t.released[rec.Epoch] = rec.Nonce
 		for _, n := range w.nodes {
-			if n.pg.state != pgStopped && n.pg.asPrimary && n.pg.epoch == rec.Epoch && n.guard != nil && n.guard.nonce == rec.Nonce {
+			epoch, g := n.serving()
+			if (n.pg.state == pgStopped || n.pg.asPrimary) && epoch == rec.Epoch && g != nil && g.nonce == rec.Nonce {
 				w.violate("I13", "epoch %d is released while PostgreSQL of %s still runs in it", rec.Epoch, n.host)
 			}
 		}
@@ -278,8 +315,8 @@ func (w *World) checkTake(s *sentStep, before dcs.Snapshot, old dcs.Record, know
 	}
 	t.highest = max(t.highest, rec.Epoch)
 	for _, n := range w.nodes {
-		if n != s.n && n.writable() && !n.isPatroni && !n.endless() {
-			w.violate("I3", "%s took epoch %d while %s accepts writes", s.n.host, rec.Epoch, n.host)
+		if n != s.n && n.mayAcknowledge() && !n.isPatroni && !n.endless() && !n.excused() {
+			w.violate("I3", "%s took epoch %d while %s can acknowledge writes", s.n.host, rec.Epoch, n.host)
 		}
 	}
 }

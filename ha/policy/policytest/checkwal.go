@@ -7,16 +7,18 @@ import (
 	"github.com/pgregent/pgregent/ha/policy"
 )
 
-// openedPrimary is told when a server begins to accept writes; written and lineMoved when its WAL grows.
+// openedPrimary is told when a server begins to accept writes; lineMoved when its WAL grows.
 func (w *World) openedPrimary(n *Node) {
 	t := &w.truth
+	if n.excused() && !n.isPatroni && (n.pg.epoch < t.openedEpoch || t.patroniLine) {
+		return // a named exception: no other node can know of what it writes
+	}
+	t.openedEpoch = max(t.openedEpoch, n.pg.epoch)
 	t.line, t.opened, t.lineNode, t.patroniLine = n.disk.tip, n.disk.tip, n, n.isPatroni
 	if n.disk.mixed && !n.isPatroni {
 		w.violate("I10", "%s is opened for clients with WAL of two promotions mixed", n.host)
 	}
 }
-
-func (w *World) written(n *Node) { w.lineMoved(n) }
 
 func (w *World) lineMoved(n *Node) {
 	if t := &w.truth; t.lineNode == n {
@@ -32,7 +34,7 @@ func (w *World) checkPromote(n *Node) {
 
 func (w *World) checkEpoch(n *Node, does string) {
 	g := n.guard
-	if g == nil || !g.open || n.clock() >= g.deadline {
+	if g == nil || g.dead || !g.open || n.clock() >= g.deadline {
 		w.violate("I12", "%s %s without an open epoch that has time left", n.host, does)
 		return
 	}
@@ -63,13 +65,20 @@ func (w *World) checkLineage(n *Node) {
 	}
 }
 
-// checkStartPrimary is the start gate (I12, I14) for a start in place.
-func (w *World) checkStartPrimary(n *Node, epoch uint64) {
+// checkStartPrimary is the start gate (I12, I14) for a start in place. A crash between the start as primary and the
+// writing of standby.signal leaves a directory that whoever starts it by hand gets a primary from: nothing can close that.
+func (w *World) checkStartPrimary(n *Node, s start) {
 	if n.isPatroni {
 		return
 	}
-	if n.guard == nil || n.guard.epoch != epoch {
-		w.violate("I12", "%s starts a primary for epoch %d, which its guard does not have", n.host, epoch)
+	if s.parent == nil {
+		if g := n.guard; !n.disk.window && (g == nil || g.dead || !g.open || g.epoch != s.epoch || n.clock() >= g.deadline) {
+			w.violate("I14", "PostgreSQL of %s is started past its guard as primary, without an open epoch that has time left", n.host)
+		}
+		return
+	}
+	if s.parent != n.guard || s.parent.epoch != s.epoch {
+		w.violate("I12", "%s starts a primary for epoch %d, which its guard does not have", n.host, s.epoch)
 		return
 	}
 	w.checkEpoch(n, "starts a primary")
@@ -87,7 +96,7 @@ func (w *World) checkStream(n, up *Node) {
 	if n.disk.tainted || up.disk.tip.holds(n.disk.tip) && !up.disk.mixed {
 		return
 	}
-	if n.isPatroni || w.patroniForked(n.disk.tip, up.disk.tip) || n.agentless() || w.truth.deleted {
+	if n.isPatroni || w.patroniForked(n.disk.tip, up.disk.tip) || n.agentless() || n.pg.parent == nil || w.truth.deleted {
 		n.disk.tainted = true
 		return
 	}
@@ -147,8 +156,8 @@ func (w *World) copied(n, src *Node) {
 
 // checkFence is L4: nobody fences a primary that is well while the record and `leader` are its own and time is left.
 func (w *World) checkFence(a *agent, why string) {
-	n, g := a.n, a.n.guard
-	if !n.writable() || !g.open || a.stop || w.truth.deleted || w.opt.Dishonest {
+	n, g := a.n, a.guard
+	if !n.writable() || g.dead || !g.open || a.stop || w.truth.deleted || w.opt.Dishonest {
 		return
 	}
 	rec, err := dcs.ParseRecord(w.store.item(dcs.KeyLease).Value)

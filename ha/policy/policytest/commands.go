@@ -45,37 +45,35 @@ func (s *Story) forTime(do func(*Node, time.Duration)) func([]string) error {
 
 func (s *Story) nodeCommands() map[string]func([]string) error {
 	return map[string]func([]string) error{
-		"kill":          s.onNode((*Node).Kill),
-		"kill-agent":    s.onNode((*Node).KillAgent),
-		"kill-postgres": s.onNode((*Node).KillPostgres),
-		"restart":       s.onNode((*Node).Start),
-		"stop":          s.onNode((*Node).Stop),
-		"wipe":          s.onNode((*Node).Wipe),
-		"freeze":        s.forTime((*Node).Freeze),
-		"pause-node":    s.forTime((*Node).Pause),
-		"slow-store":    s.forTime(func(n *Node, d time.Duration) { n.slowStore = d }),
-		"slow-wal":      s.forTime(func(n *Node, d time.Duration) { n.walDelay = d }),
-		"lose-reply":    s.onNode(func(n *Node) { n.loseReply++ }),
-		"write":         s.write,
-		"drift":         s.drift,
-		"cut":           s.cut,
-		"heal":          s.heal,
-		"tag":           s.tag,
-		"fail":          s.fail,
-		"swap":          s.swap,
-		"patroni":       s.patroni,
-		"join":          s.join,
-		"twin":          s.twin,
-		"status":        s.status,
+		"kill":              s.onNode((*Node).Kill),
+		"kill-agent":        s.onNode((*Node).KillAgent),
+		"kill-guard":        s.onNode((*Node).KillGuard),
+		"kill-postgres":     s.onNode((*Node).KillPostgres),
+		"kill-postmaster":   s.onNode((*Node).KillPostmaster),
+		"restart":           s.onNode((*Node).Start),
+		"stop":              s.onNode((*Node).Stop),
+		"wipe":              s.onNode((*Node).Wipe),
+		"freeze":            s.forTime((*Node).Freeze),
+		"freeze-guard":      s.forTime((*Node).FreezeGuard),
+		"freeze-postmaster": s.forTime((*Node).FreezePostmaster),
+		"pause-node":        s.forTime((*Node).Pause),
+		"slow-store":        s.forTime(func(n *Node, d time.Duration) { n.slowStore = d }),
+		"slow-wal":          s.forTime(func(n *Node, d time.Duration) { n.walDelay = d }),
+		"lose-reply":        s.onNode(func(n *Node) { n.loseReply++ }),
+		"write":             s.write,
+		"busy":              s.forTime(s.busy),
+		"start-by-hand":     s.onNode(s.startByHand),
+		"drift":             s.drift,
+		"cut":               s.cut,
+		"heal":              s.heal,
+		"tag":               s.tag,
+		"fail":              s.fail,
+		"swap":              s.swap,
+		"patroni":           s.patroni,
+		"join":              s.join,
+		"twin":              s.twin,
+		"status":            s.status,
 	}
-}
-
-// KillPostgres ends the postmaster and its children; the guard sees it at once.
-func (n *Node) KillPostgres() {
-	if n.agent != nil && n.pg.state != pgStopped {
-		n.agent.crashes = append(n.agent.crashes, n.clock())
-	}
-	n.pgKill("killed")
 }
 
 // Stop asks the agent to hand over and end, as SIGTERM does.
@@ -115,6 +113,18 @@ func (s *Story) write(args []string) error {
 	n.Write(wal.LSN(bytes))
 	s.print("%s acknowledges %s", n.host, position(n.disk.tip))
 	return nil
+}
+
+func (s *Story) busy(n *Node, d time.Duration) {
+	if !n.Busy(d) {
+		s.print("%s refuses the statement", n.host)
+	}
+}
+
+func (s *Story) startByHand(n *Node) {
+	if !n.StartByHand() {
+		s.print("%s cannot be started", n.host)
+	}
 }
 
 func (s *Story) drift(args []string) error {

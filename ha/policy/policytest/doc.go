@@ -10,10 +10,19 @@
 // highest history file that is visible on the node. Patroni members are reduced to what their neighbours notice: they
 // know the key `leader` and not the lease.
 //
-// One axiom replaces a mechanism that has tests of its own: PerfectFence, that at the deadline of the open epoch
-// (plus Options.FenceLag) nothing of the epoch acknowledges a write any more, whatever happened to agent and server.
+// Agent, guard and PostgreSQL are processes that die, stand still and go on each by itself (design section 7). The guard is
+// the parent of the postmaster; its ladder (SIGINT, SIGQUIT, SIGKILL), its kernel timer and the kernel's death signal are
+// events with their own delays, all of which end within dcs.FenceBound. A postmaster that stands still takes no signal in
+// while its sessions go on; one that is killed leaves its busy backends, which acknowledge when they are done. A guard counts
+// and kills what its postmaster left before it says that nothing is left, and a new guard what the last one left before it
+// does anything. A data directory at rest holds standby.signal, so that a server that is started by hand is a replica.
 //
-// The package does not test package ha, the guard, a backend or real PostgreSQL, and it does not model replay that
+// What is not held against anybody, the named exceptions: while agent and guard are both dead or stand still, and the
+// postmaster is dead or stands still too, what it left may acknowledge, until somebody is able to act again and F has passed;
+// and a server that is started by hand after a crash between its start as primary and the writing of standby.signal.
+//
+// The model leaves out the optional rungs (cgroup, PID namespace, admission, watchdog device), the pidfd and the socket.
+// The package does not test package ha, package fence, a backend or real PostgreSQL, and it does not model replay that
 // lags behind what was received, synchronous replication, an archive, or failsafe mode.
 //
 // # Stories
@@ -40,8 +49,8 @@
 //	  ACTION -> done           an action that was carried out, or a task that was begun (renewals are left out)
 //	  ACTION -> ERROR          an action that failed; the decision ends there
 //	  TASK failed: ERROR       a task that ended badly
-//	postgres: WHAT             the server: started, promoted, stopped, killed
-//	guard: WHAT                the guard: an epoch opened, a fence, an epoch closed with its proof
+//	postgres: WHAT             the server: started, promoted, stopped, killed, and what a busy backend acknowledges
+//	guard: WHAT                the guard: an epoch opened, a fence, an epoch closed with its proof, orphans, its own end
 //	patroni: WHAT              a Patroni member's decision, when it changes
 //	!! ID violated at ...      a broken invariant; the test fails, also with -rewrite
 //
@@ -57,7 +66,7 @@
 //
 //	model seed=7 jitter=20ms lose-reply=0.05 ...
 //	                           before cluster: draws durations and delays from a seed, as a simulation does. Further:
-//	                           latency, late, late-by, lose-request, fence-lag, writes, slack, dishonest
+//	                           latency, late, late-by, lose-request, fence-lag (at most 100ms), writes, slack, dishonest
 //
 // Commands that let time pass
 //
@@ -73,11 +82,17 @@
 //
 //	kill a                     the whole machine: agent, guard, server
 //	kill-agent a               the agent alone
-//	kill-postgres a            the server alone
+//	kill-guard a               the guard alone: the kernel sends the postmaster SIGQUIT
+//	kill-postgres a            the server alone, with all its processes
+//	kill-postmaster a          the postmaster alone: busy backends go on and acknowledge
 //	restart a                  starts what does not run: guard and agent after kill, the agent after kill-agent
+//	start-by-hand a            an administrator starts PostgreSQL, past the guard
 //	stop a                     asks the agent to hand over and end (SIGTERM)
 //	freeze a 5s                the agent stands still
-//	pause-node a 5s            agent and server stand still; the fence at the deadline is the kernel's and works
+//	freeze-guard a 5s          the guard stands still; the kernel's timer works
+//	freeze-postmaster a 5s     the postmaster stands still; its sessions go on
+//	pause-node a 5s            agent, guard and the whole server stand still; the kernel's timer works
+//	busy a 2s                  a client's statement is in flight at a, and acknowledged in two seconds
 //	wipe a                     the data directory is lost
 //	swap a patroni             the other program is started on the node's data directory, under its name (or pgregent)
 //	drift a 1.1                the node's clock runs at this rate from now on

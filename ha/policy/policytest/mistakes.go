@@ -42,6 +42,12 @@ const (
 	MistakeForgetIntent      Mistake = "the intent of a promotion is not looked at after a crash" // B10, D4
 	MistakeNotAnnounced      Mistake = "a promotion is not announced before it is made"           // B10
 	MistakeReleaseReopened   Mistake = "after a release was sent the old deadline is used"        // R8
+	MistakeStartUnguarded    Mistake = "start without guard"                                      // R7, A17
+	MistakeOrphans           Mistake = "orphan backends ignored"                                  // R8, A4
+	MistakeLeftovers         Mistake = "a new guard leaves what the last one left"                // A4, A5
+	MistakeNoKernelTimer     Mistake = "no kernel timer"                                          // A2
+	MistakeNoDeathSignal     Mistake = "no death signal"                                          // A2
+	MistakeNoSignal          Mistake = "no standby.signal at rest"                                // A17
 )
 
 func (w *World) broken(m Mistake) bool { return w.opt.Mistake == m }
@@ -144,22 +150,22 @@ func (a *agent) distort(step *dcs.Step, on *sentStep, r reply) reply {
 		return reply{result: dcs.Result{Versions: map[string]dcs.Version{
 			dcs.KeyLease: a.w.store.item(dcs.KeyLease).Version, dcs.KeyLeader: a.w.store.item(dcs.KeyLeader).Version,
 		}}}
-	case a.w.broken(MistakeUnknownLost) && errors.Is(r.err, dcs.ErrUnknown) && held && a.n.guard.open,
-		a.w.broken(MistakeRefusedLost) && errors.Is(r.err, dcs.ErrConflict) && held && a.n.guard.open:
+	case a.w.broken(MistakeUnknownLost) && errors.Is(r.err, dcs.ErrUnknown) && held && a.guard.open,
+		a.w.broken(MistakeRefusedLost) && errors.Is(r.err, dcs.ErrConflict) && held && a.guard.open:
 		a.w.checkFence(a, "mistake")
-		a.n.guard.fence("mistake", nil)
+		a.guard.fence("mistake", a.guard.quitAt(), nil)
 	}
 	return r
 }
 
 // releaseBeforeFence sends the release while PostgreSQL is still on its way down.
 func (a *agent) releaseBeforeFence(act policy.Fence, done func(error)) {
-	n := a.n
+	g := a.guard
 	a.lease.Close()
 	step, err := a.lease.Release(dcs.ProofEmpty, nil)
-	n.guard.fencing = true
+	g.stopping = true
 	a.run(policy.TaskFence, "", func(end func(error, bool)) {
-		n.guard.fence(act.Why, func() { end(nil, false) })
+		a.atGuard(end, func() { g.fence(act.Why, g.quitAt(), func() { end(nil, false) }) })
 	})
 	if err != nil {
 		done(nil)
@@ -170,13 +176,13 @@ func (a *agent) releaseBeforeFence(act policy.Fence, done func(error)) {
 
 // afterReleaseSent starts PostgreSQL again under the old deadline although a release was sent.
 func (w *World) afterReleaseSent(a *agent) {
-	g := a.n.guard
-	if !w.broken(MistakeReleaseReopened) || g.open || g.epoch == 0 || a.n.clock() >= g.deadline {
+	g := a.guard
+	if !w.broken(MistakeReleaseReopened) || g.dead || g.open || g.epoch == 0 || a.n.clock() >= g.deadline {
 		return
 	}
 	g.open = true
 	g.arm()
-	a.n.pgStart(true, "", g.epoch, func(error) {})
+	a.n.pgStart(start{parent: g, primary: true, epoch: g.epoch}, func(error) {})
 }
 
 // judge asks the policy, or a policy with a mistake in it.

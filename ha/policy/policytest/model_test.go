@@ -20,7 +20,7 @@ func standby(w *World, name string, tip *record) *Node {
 	n := w.AddNode(name, name, false)
 	n.disk = disk{data: policy.DataReady, tip: tip, newest: tip.branch.tli, control: tip.branch.tli, clean: true}
 	n.Start()
-	n.pgStart(false, "", 0, func(error) {})
+	n.pgStart(start{parent: n.guard}, func(error) {})
 	w.Run(time.Second)
 	return n
 }
@@ -97,7 +97,7 @@ func TestRewindFindsTheFork(t *testing.T) {
 	}
 }
 
-// TestGuardFences is the axiom: nothing is acknowledged after the deadline, with the agent dead.
+// TestGuardFences: nothing is acknowledged after the deadline, with the agent dead.
 func TestGuardFences(t *testing.T) {
 	w := idleWorld()
 	n := standby(w, "a", newCluster("1"))
@@ -107,7 +107,7 @@ func TestGuardFences(t *testing.T) {
 		t.Fatal("the guard refused an epoch")
 	}
 	n.believed = belief{epoch: 1, until: n.guard.deadline}
-	n.pgStart(true, "", 1, func(error) {})
+	n.pgStart(start{parent: n.guard, primary: true, epoch: 1}, func(error) {})
 	w.Run(time.Second)
 	if !n.Writable() {
 		t.Fatal("no primary")

@@ -102,7 +102,7 @@ func (p *process) postAt(t time.Duration, do func()) {
 func (p *process) run(do func()) {
 	switch {
 	case p.dead:
-	case p.held || p.n.w.now < p.frozen:
+	case p.held || p.still():
 		p.deferred = append(p.deferred, do)
 	default:
 		do()
@@ -110,6 +110,9 @@ func (p *process) run(do func()) {
 }
 
 func (p *process) post(d time.Duration, do func()) { p.postAt(p.n.w.now+d, do) }
+
+// still says that the process stands still.
+func (p *process) still() bool { return !p.dead && p.n.w.now < p.frozen }
 
 // freeze stops the process for d of real time.
 func (p *process) freeze(d time.Duration) {
@@ -119,7 +122,7 @@ func (p *process) freeze(d time.Duration) {
 
 // thaw runs what came in while the process stood still.
 func (p *process) thaw() {
-	if p.dead || p.held || p.n.w.now < p.frozen {
+	if p.dead || p.held || p.still() {
 		return
 	}
 	todo := p.deferred

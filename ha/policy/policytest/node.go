@@ -24,7 +24,8 @@ type Node struct {
 	instances int
 	disk      disk
 	pg        postgres
-	guard     *guard
+	orphans   []*statement // busy backends of a postmaster that was killed
+	guard     *guard       // the one that lives, or the last one
 	agent     *agent
 	patroni   *patroni
 	isPatroni bool // which program is installed
@@ -43,7 +44,9 @@ type Node struct {
 	fail      []string
 
 	// For the invariants.
-	believed belief
+	believed      belief
+	wasHelpless   bool
+	helplessUntil time.Duration // when somebody was able to act again, or now
 }
 
 // AddNode adds a machine with an empty data directory and starts its programs.
@@ -82,7 +85,7 @@ func (n *Node) realAt(at time.Duration) time.Duration { return n.w.now + n.real(
 // drift changes the clock's rate from now on.
 func (n *Node) drift(rate float64) {
 	n.base, n.anchor, n.rate = n.clock(), n.w.now, rate
-	if n.guard != nil && n.guard.open {
+	if n.guard != nil && n.guard.open && !n.guard.dead {
 		n.guard.arm()
 	}
 }
@@ -121,64 +124,10 @@ func (n *Node) Start() {
 		}
 		return
 	}
-	if n.guard == nil {
-		n.guard = n.newGuard()
-	}
+	n.reopenGuard()
 	if n.agent == nil {
 		n.startAgent()
 	}
-}
-
-// Kill ends everything on the node at once: power loss.
-func (n *Node) Kill() {
-	n.KillAgent()
-	n.killGuard("the machine is lost")
-	n.pgKill("killed")
-}
-
-// KillAgent ends the agent; guard and PostgreSQL stay.
-func (n *Node) KillAgent() {
-	if n.agent != nil {
-		n.agent.end()
-		n.agent = nil
-	}
-	if n.patroni != nil {
-		n.patroni.dead = true
-		n.patroni = nil
-	}
-}
-
-// killGuard ends the guard: the kernel ends the postmaster with it.
-func (n *Node) killGuard(why string) {
-	if n.guard == nil {
-		return
-	}
-	n.guard.dead, n.guard.open = true, false
-	n.guard = nil
-	n.pgKill(why)
-}
-
-// Freeze stops the agent for d.
-func (n *Node) Freeze(d time.Duration) {
-	if n.agent != nil {
-		n.agent.freeze(d)
-	}
-	if n.patroni != nil {
-		n.patroni.freeze(d)
-	}
-}
-
-// Pause stops everything on the node for d, with the clocks running on. The fence at the deadline is the kernel's.
-func (n *Node) Pause(d time.Duration) {
-	n.Freeze(d)
-	until := n.w.now + d
-	n.pg.frozen = max(n.pg.frozen, until)
-	n.w.serverDown(n)
-	n.w.at(until, func() {
-		if n.pg.state == pgRunning {
-			n.connect()
-		}
-	})
 }
 
 // watched wakes the agent when a key changed that the loop watches.
@@ -237,10 +186,15 @@ func (n *Node) Host() string { return n.host }
 func (n *Node) Up() bool { return n.agentAlive() }
 
 // Powered says that something of the node runs: a guard, a server, an agent.
-func (n *Node) Powered() bool { return n.agentAlive() || n.guard != nil || n.pg.state != pgStopped }
+func (n *Node) Powered() bool {
+	return n.agentAlive() || n.guard != nil && !n.guard.dead || n.pg.state != pgStopped
+}
 
 // Writable says that the node's server acknowledges writes.
 func (n *Node) Writable() bool { return n.writable() }
+
+// Stopped says that no postmaster runs on the node.
+func (n *Node) Stopped() bool { return n.pg.state == pgStopped }
 
 // RunsPatroni says which program is installed.
 func (n *Node) RunsPatroni() bool { return n.isPatroni }

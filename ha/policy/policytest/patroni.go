@@ -139,7 +139,7 @@ func (p *patroni) decide() {
 		p.follow(string(key.Value))
 		p.end()
 	case p.n.pg.state == pgStopped:
-		p.work(func(done func()) { p.n.pgStart(false, "", 0, func(error) { done() }) })
+		p.work(func(done func()) { p.n.pgStart(start{}, func(error) { done() }) })
 		p.end()
 	default:
 		p.race()
@@ -169,9 +169,9 @@ func (p *patroni) lead() {
 	switch {
 	case n.pg.state == pgStopped && n.disk.wasPrimary:
 		p.say("starting primary after failure")
-		p.work(func(done func()) { n.pgStart(true, "", 0, func(error) { done() }) })
+		p.work(func(done func()) { n.pgStart(start{primary: true}, func(error) { done() }) })
 	case n.pg.state == pgStopped:
-		p.work(func(done func()) { n.pgStart(false, "", 0, func(error) { done() }) })
+		p.work(func(done func()) { n.pgStart(start{}, func(error) { done() }) })
 	case n.pg.state == pgRunning && !n.pg.primary && !n.pg.promoting:
 		p.say("promoted self to leader by acquiring session lock")
 		p.work(func(done func()) {
@@ -220,7 +220,7 @@ func (p *patroni) demote(upstream string) {
 	}
 	p.work(func(done func()) {
 		p.n.pgStop(func() {
-			p.run(func() { p.n.pgStart(false, upstream, 0, func(error) { done() }) })
+			p.run(func() { p.n.pgStart(start{upstream: upstream}, func(error) { done() }) })
 		})
 	})
 }
@@ -235,7 +235,7 @@ func (p *patroni) follow(leader string) {
 		p.say("demoting self because I do not have the lock and I was a leader")
 		p.demote(leader)
 	case n.pg.state == pgStopped:
-		p.work(func(done func()) { n.pgStart(false, leader, 0, func(error) { done() }) })
+		p.work(func(done func()) { n.pgStart(start{upstream: leader}, func(error) { done() }) })
 	case n.pg.state == pgRunning && !n.pg.promoting:
 		n.follow(leader)
 		p.say("following " + leader)
@@ -275,7 +275,7 @@ func (p *patroni) replace(src *Node, leader string, done func()) {
 					mixed: src.disk.mixed, tainted: src.disk.tainted, measured: true,
 				}
 				p.w.copied(n, src)
-				n.pgStart(false, leader, 0, func(error) { done() })
+				n.pgStart(start{upstream: leader}, func(error) { done() })
 			})
 		})
 	})

@@ -18,20 +18,26 @@ const (
 	pgStopping
 )
 
-// postgres is a running postmaster; disk is what survives it.
+// postgres is a running server: a postmaster and its sessions; disk is what survives it.
 type postgres struct {
 	state     pgState
-	asPrimary bool   // how the guard started or promoted it
-	primary   bool   // out of recovery: it accepts writes
-	epoch     uint64 // the epoch it was started or promoted under; 0 beside a Patroni agent
-	life      int    // changes whenever the postmaster begins or ends
+	master    *process // the postmaster: while it stands still it takes no signal in, and its sessions go on
+	parent    *guard   // whose child it is; nil: started by hand, or by Patroni
+	asPrimary bool     // how the guard started or promoted it
+	primary   bool     // out of recovery: it accepts writes
+	epoch     uint64   // the epoch it was started or promoted under; 0 beside a Patroni agent
+	life      int      // changes whenever the postmaster begins or ends
 	frozen    time.Duration
 	promoting bool
+	marking   bool // standby.signal is about to be written
+	unmarked  bool // started by hand without it, and the model's named exception: see disk.window
 
 	upstream  string // primary_conninfo in force
 	streaming bool
-	source    *Node // where the receiver is connected to
-	pending   bool  // WAL is on its way
+	source    *Node        // where the receiver is connected to
+	pending   bool         // WAL is on its way
+	busy      []*statement // in flight
+	task      func(error)  // whoever waits for the start or the promotion
 	onExit    []func()
 }
 
@@ -41,6 +47,9 @@ type disk struct {
 	tip        *record // the end of the flushed WAL
 	wasPrimary bool    // pg_control was last written by a primary
 	clean      bool    // shut down cleanly
+	atRest     bool    // it holds standby.signal: whoever starts it gets a replica (hazard A17)
+	window     bool    // it ended between a start or promotion as primary and the writing of standby.signal
+	upstream   string  // primary_conninfo in its configuration
 	measured   bool    // the end of the WAL of a stopped server was read
 	newest     wal.Timeline
 	control    wal.Timeline        // timeline of the latest checkpoint in pg_control
@@ -55,9 +64,14 @@ type intent struct {
 	from wal.Position
 }
 
-// writable says that the server can acknowledge a write at this instant.
+// writable says that the server serves clients who write at this instant.
 func (n *Node) writable() bool {
 	return n.pg.state == pgRunning && n.pg.primary && n.pg.frozen <= n.w.now
+}
+
+// accepts says that the server takes a new connection: sessions go on without their postmaster, new ones need it.
+func (n *Node) accepts() bool {
+	return n.pg.state == pgRunning && n.pg.frozen <= n.w.now && !n.pg.master.still()
 }
 
 var (
@@ -66,14 +80,27 @@ var (
 	errGone        = errors.New("the postmaster exited")
 	errInjected    = errors.New("failed as the story says")
 	errUnreachable = errors.New("the member cannot be reached")
+	errOrphans     = errors.New("processes of the last postmaster are left")
 )
 
-// pgStart starts a postmaster; done is called when it accepts connections or failed.
-func (n *Node) pgStart(asPrimary bool, upstream string, epoch uint64, done func(error)) {
+// start is how a postmaster is started.
+type start struct {
+	parent   *guard // nil: by hand, or by Patroni
+	primary  bool
+	upstream string
+	epoch    uint64
+}
+
+// pgStart starts a postmaster; done is called when it accepts connections or failed. PostgreSQL itself refuses while
+// anything of an earlier postmaster is attached to its shared memory.
+func (n *Node) pgStart(s start, done func(error)) {
 	w := n.w
 	switch {
 	case n.pg.state != pgStopped:
 		done(errPortInUse)
+		return
+	case len(n.orphans) > 0:
+		done(errOrphans)
 		return
 	case n.disk.data != policy.DataReady:
 		done(errNoData)
@@ -82,34 +109,51 @@ func (n *Node) pgStart(asPrimary bool, upstream string, epoch uint64, done func(
 		done(errInjected)
 		return
 	}
-	if asPrimary {
-		w.checkStartPrimary(n, epoch)
+	if s.primary {
+		w.checkStartPrimary(n, s)
 	}
 	life := n.pg.life + 1
-	n.pg = postgres{state: pgStarting, asPrimary: asPrimary, epoch: epoch, life: life, upstream: upstream}
+	n.pg = postgres{
+		state: pgStarting, parent: s.parent, asPrimary: s.primary, epoch: s.epoch, life: life, upstream: s.upstream, task: done,
+		master: &process{n: n}, marking: s.primary && s.parent != nil && !w.broken(MistakeNoSignal),
+		unmarked: s.primary && n.disk.window && s.parent == nil,
+	}
 	d := w.span(100*time.Millisecond, 200*time.Millisecond, 600*time.Millisecond)
 	if !n.disk.clean {
 		d += w.span(100*time.Millisecond, 300*time.Millisecond, 3*time.Second) // crash recovery
 	}
-	n.disk.clean, n.disk.measured = false, false
-	w.after(d, func() {
-		if n.pg.life != life || n.pg.state != pgStarting {
-			done(errGone)
-			return
-		}
-		n.pg.state = pgRunning
-		if asPrimary {
-			n.disk.control = n.disk.tip.branch.tli // recovery ends with a checkpoint
-			n.opened()
-			w.logf(n, "postgres: primary %s", position(n.disk.tip))
-		} else {
-			n.disk.wasPrimary = false
-			w.logf(n, "postgres: replica %s%s", position(n.disk.tip), of(upstream))
-			n.connect()
-		}
-		w.serverUp(n)
-		done(nil)
-	})
+	n.disk.clean, n.disk.measured, n.disk.atRest, n.disk.upstream = false, false, !s.primary, s.upstream
+	if s.parent != nil && s.primary {
+		s.parent.arm()
+	}
+	n.pg.master.post(d, func() { n.started(life) })
+}
+
+// started is when recovery ends, or a replica has reached consistency.
+func (n *Node) started(life int) {
+	w := n.w
+	if n.pg.life != life || n.pg.state != pgStarting {
+		return
+	}
+	n.pg.state = pgRunning
+	if n.pg.asPrimary {
+		n.disk.control = n.disk.tip.branch.tli // recovery ends with a checkpoint
+		n.opened()
+		w.logf(n, "postgres: primary %s", position(n.disk.tip))
+	} else {
+		n.disk.wasPrimary = false
+		w.logf(n, "postgres: replica %s%s", position(n.disk.tip), of(n.pg.upstream))
+		n.connect()
+	}
+	n.settled(nil)
+}
+
+// settled tells whoever waits for a start or a promotion what came of it.
+func (n *Node) settled(err error) {
+	if done := n.pg.task; done != nil {
+		n.pg.task = nil
+		done(err)
+	}
 }
 
 // pgPromote promotes the running replica; id is what was recorded durably before.
@@ -124,11 +168,13 @@ func (n *Node) pgPromote(epoch uint64, id string, patroni bool, done func(error)
 		return
 	}
 	life := n.pg.life
-	n.pg.asPrimary, n.pg.epoch, n.pg.promoting = true, epoch, true
+	n.pg.asPrimary, n.pg.epoch, n.pg.promoting, n.pg.task = true, epoch, true, done
 	n.pg.streaming, n.pg.source, n.pg.pending = false, nil, false
-	w.after(w.span(50*time.Millisecond, 100*time.Millisecond, 800*time.Millisecond), func() {
+	if n.pg.parent != nil {
+		n.pg.parent.arm()
+	}
+	n.pg.master.post(w.span(50*time.Millisecond, 100*time.Millisecond, 800*time.Millisecond), func() {
 		if n.pg.life != life || n.pg.state != pgRunning {
-			done(errGone)
 			return
 		}
 		n.disk.newest = max(n.disk.newest, n.disk.tip.branch.tli) + 1
@@ -137,6 +183,8 @@ func (n *Node) pgPromote(epoch uint64, id string, patroni bool, done func(error)
 		n.pg.promoting = false
 		w.mixed = w.mixed || patroni
 		w.logf(n, "postgres: promoted, timeline %d from %v", n.disk.newest, n.disk.tip.branch.start)
+		n.disk.atRest = false // PostgreSQL removes it
+		n.pg.marking = !patroni && !w.broken(MistakeNoSignal)
 		n.opened()
 		control := n.disk.newest
 		w.after(w.span(0, 100*time.Millisecond, 2*time.Second), func() { // the end-of-recovery checkpoint
@@ -144,12 +192,12 @@ func (n *Node) pgPromote(epoch uint64, id string, patroni bool, done func(error)
 				n.disk.control = control
 			}
 		})
-		w.serverUp(n)
-		done(nil)
+		n.settled(nil)
 	})
 }
 
-// opened is the moment from which clients can write.
+// opened is the moment from which clients can write. From then on the guard may write standby.signal: a server that
+// starts would read it.
 func (n *Node) opened() {
 	n.pg.primary = true
 	n.disk.wasPrimary = true
@@ -158,53 +206,56 @@ func (n *Node) opened() {
 	}
 	n.w.openedPrimary(n)
 	n.w.feed(n)
+	if n.pg.marking {
+		life := n.pg.life
+		n.pg.parent.post(n.w.span(0, 20*time.Millisecond, 300*time.Millisecond), func() {
+			if n.pg.life == life {
+				n.disk.mark(n.w)
+				n.pg.marking = false
+			}
+		})
+	}
 	if n.w.opt.Writes > 0 {
 		n.Write(100)
 		n.keepWriting(n.pg.life)
 	}
 }
 
-func (n *Node) keepWriting(life int) {
-	w := n.w
-	w.after(w.span(w.opt.Writes/4, w.opt.Writes, 2*w.opt.Writes), func() {
-		if n.pg.life != life || n.pg.state != pgRunning {
-			return
-		}
-		if n.writable() {
-			n.Write(100)
-		}
-		n.keepWriting(life)
-	})
+// mark writes standby.signal: the directory is at rest, whatever becomes of its server.
+func (d *disk) mark(w *World) {
+	if d.data == policy.DataReady && !w.broken(MistakeNoSignal) {
+		d.atRest, d.window = true, false
+	}
 }
 
-// Write is one acknowledged transaction of so many bytes of WAL; the server accepts writes.
-func (n *Node) Write(bytes wal.LSN) {
-	n.disk.tip = n.disk.tip.append(bytes)
-	n.w.written(n)
-	n.w.feed(n)
-}
-
-// pgStop is a fast shutdown: nobody is served from now on, what the walsenders hold is shipped, and a primary writes
-// its shutdown checkpoint. done is called when the postmaster is gone, however that came.
+// pgStop sends SIGINT, a fast shutdown; done is called when nothing is left, however that came.
 func (n *Node) pgStop(done func()) {
 	if n.pg.state == pgStopped {
 		done()
 		return
 	}
 	n.pg.onExit = append(n.pg.onExit, done)
-	if n.pg.state == pgStopping {
+	life := n.pg.life
+	n.pg.master.run(func() { n.shutdown(life) })
+}
+
+// shutdown is the fast shutdown: nobody is served from now on, what the walsenders hold is shipped, and a primary writes
+// its shutdown checkpoint.
+func (n *Node) shutdown(life int) {
+	if n.pg.life != life || n.pg.state == pgStopping {
 		return
 	}
 	w := n.w
 	starting := n.pg.state == pgStarting
 	n.pg.state = pgStopping
+	endStatements(n.pg.busy)
+	n.pg.busy = nil
 	if n.pg.primary {
 		n.disk.tip = n.disk.tip.append(shutdownCheckpoint)
 		w.lineMoved(n)
 		w.feed(n)
 	}
-	life := n.pg.life
-	w.after(w.span(20*time.Millisecond, 100*time.Millisecond, 900*time.Millisecond), func() {
+	n.pg.master.post(w.span(20*time.Millisecond, 100*time.Millisecond, 900*time.Millisecond), func() {
 		if n.pg.life != life || n.pg.state != pgStopping {
 			return
 		}
@@ -217,149 +268,64 @@ func (n *Node) pgStop(done func()) {
 	})
 }
 
-// ship gives every replica that is connected and alive what the walsenders of a clean shutdown still hold.
-func (w *World) ship(up *Node) {
-	for _, n := range w.nodes {
-		if n.pg.streaming && n.pg.source == up && n.pg.state == pgRunning && n.pg.frozen <= w.now && w.link(n, up) {
-			n.disk.tip = up.disk.tip
-			w.feed(n)
-		}
+const shutdownCheckpoint wal.LSN = 0x78
+
+// pgQuit sends SIGQUIT: the postmaster ends, and every session with it, a busy one too.
+func (n *Node) pgQuit(life int, why string) {
+	if n.pg.life != life || n.pg.state == pgStopped {
+		return
+	}
+	n.pg.master.run(func() {
+		n.w.after(n.w.lag(), func() {
+			if n.pg.life == life && n.pg.state != pgStopped {
+				n.pgCrash(why)
+			}
+		})
+	})
+}
+
+// pgKill sends SIGKILL to everything.
+func (n *Node) pgKill(why string) {
+	n.endOrphans()
+	if n.pg.state != pgStopped {
+		n.pgCrash(why)
 	}
 }
 
-const shutdownCheckpoint wal.LSN = 0x78
-
-// pgKill ends the postmaster and everything below it at once.
-func (n *Node) pgKill(why string) {
-	if n.pg.state == pgStopped {
-		return
-	}
+// pgCrash is the end of the postmaster and everything below it, at once.
+func (n *Node) pgCrash(why string) {
+	endStatements(n.pg.busy)
 	n.disk.clean = false
 	n.exit(why)
 }
 
+// exit is the end of the postmaster. Its guard sees it; without one the agent does.
 func (n *Node) exit(why string) {
 	w := n.w
-	if n.pg.promoting {
-		n.pg.promoting = false
-	}
 	if !n.pg.primary && n.disk.tip != nil {
 		n.disk.control = n.disk.tip.branch.tli // the minimum recovery point's timeline
 	}
-	done := n.pg.onExit
-	n.pg = postgres{life: n.pg.life + 1}
+	n.disk.window = n.disk.window || n.pg.marking
+	old := n.pg
+	old.master.dead = true
+	n.pg = postgres{life: old.life + 1}
 	w.logf(n, "postgres: %s", why)
 	w.serverDown(n)
-	for _, f := range done {
+	if old.task != nil {
+		old.task(errGone)
+	}
+	if old.parent != nil {
+		old.parent.run(func() { old.parent.reap(old.onExit) })
+		return
+	}
+	for _, f := range old.onExit {
 		f()
 	}
-	if n.agent != nil {
-		n.agent.post(0, n.agent.wake) // the guard tells at once
-	}
-}
-
-// connect is the receiver's attempt to stream from the server named in primary_conninfo.
-func (n *Node) connect() {
-	w := n.w
-	if n.pg.state != pgRunning || n.pg.asPrimary || n.pg.streaming || n.pg.upstream == "" {
-		return
-	}
-	up := w.server(n.pg.upstream)
-	if up == nil || up == n || up.pg.state != pgRunning || up.pg.frozen > w.now || !w.link(n, up) {
-		n.retry()
-		return
-	}
-	if up.disk.tip.branch.sysid == n.disk.tip.branch.sysid && up.disk.tip.branch.tli >= n.disk.tip.branch.tli {
-		n.disk.newest = max(n.disk.newest, up.disk.tip.branch.tli) // the history files come first
-	}
-	if !numbersAllow(n.disk.tip, up.disk.tip) {
-		n.retry()
-		return
-	}
-	w.checkStream(n, up)
-	n.pg.streaming, n.pg.source = true, up
-	n.received(n.pg.life, up, up.pg.life)
-}
-
-// walRetrieveRetry is PostgreSQL's wal_retrieve_retry_interval.
-const walRetrieveRetry = 5 * time.Second
-
-func (n *Node) retry() {
-	life := n.pg.life
-	up := n.pg.upstream
-	n.w.after(walRetrieveRetry, func() {
-		if n.pg.life == life && n.pg.upstream == up {
-			n.connect()
-		}
-	})
-}
-
-// feed sends what the server has to whoever streams from it.
-func (w *World) feed(up *Node) {
-	for _, n := range w.nodes {
-		if n.pg.streaming && n.pg.source == up && !n.pg.pending && n.disk.tip != up.disk.tip {
-			n.pg.pending = true
-			life, upLife, tip := n.pg.life, up.pg.life, up.disk.tip
-			w.after(w.trip()+n.walDelay, func() {
-				if n.pg.life != life || n.pg.source != up {
-					return
-				}
-				n.pg.pending = false
-				if n.pg.state != pgRunning && n.pg.state != pgStopping || !w.link(n, up) || n.pg.frozen > w.now {
-					return
-				}
-				if tip.n > n.disk.tip.n {
-					n.disk.tip = tip
-					w.feed(n) // cascading replicas
-				}
-				n.received(life, up, upLife)
-			})
-		}
-	}
-}
-
-func (n *Node) received(life int, up *Node, upLife int) {
-	if n.pg.life == life && n.pg.source == up && up.pg.life == upLife {
-		n.w.feed(up)
-	}
-}
-
-// serverUp lets waiting receivers of n connect soon; serverDown ends the connections to it.
-func (w *World) serverUp(*Node) {}
-
-func (w *World) serverDown(up *Node) {
-	for _, n := range w.nodes {
-		if n.pg.source == up {
-			n.disconnect()
-		}
-	}
-}
-
-func (n *Node) disconnect() {
-	n.pg.streaming, n.pg.source, n.pg.pending = false, nil, false
-	n.retry()
-}
-
-// follow re-points a running replica.
-func (n *Node) follow(upstream string) {
-	if n.pg.upstream == upstream {
-		if !n.pg.streaming {
-			n.connect()
-		}
-		return
-	}
-	n.pg.upstream = upstream
-	n.pg.streaming, n.pg.source, n.pg.pending = false, nil, false
-	n.connect()
+	n.tell()
 }
 
 // server is the node whose PostgreSQL answers under a member's published address.
-func (w *World) server(member string) *Node {
-	if n := w.nodeOf(member); n != nil {
-		return n
-	}
-	return nil
-}
+func (w *World) server(member string) *Node { return w.nodeOf(member) }
 
 func position(r *record) string {
 	if r == nil {

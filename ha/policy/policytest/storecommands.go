@@ -218,6 +218,12 @@ func (n *Node) describe() string {
 	default:
 		parts = append(parts, "down")
 	}
+	if left := len(n.orphans); left > 0 {
+		parts = append(parts, fmt.Sprintf("with %d busy", left))
+	}
+	if n.pg.state != pgStopped && n.pg.parent == nil && !n.isPatroni {
+		parts = append(parts, "by hand")
+	}
 	parts = append(parts, position(n.disk.tip))
 	switch {
 	case n.pg.streaming:
@@ -225,7 +231,7 @@ func (n *Node) describe() string {
 	case n.pg.state == pgRunning && !n.pg.primary:
 		parts = append(parts, "not streaming")
 	}
-	if g := n.guard; g != nil && g.open {
+	if g := n.guard; g != nil && g.open && !g.dead {
 		parts = append(parts, fmt.Sprintf("epoch %d for %.1fs", g.epoch, (g.deadline-n.clock()).Seconds()))
 	}
 	if !n.agentAlive() {

@@ -174,7 +174,7 @@ func (s *Story) model(args []string) error {
 			return err
 		}
 	}
-	if o.Rand == nil {
+	if o.FenceLag = min(o.FenceLag, MaxFenceLag); o.Rand == nil {
 		o.FenceLag = 0
 	}
 	o.SessionSlack = slack

@@ -35,19 +35,23 @@ func (a *agent) begin(action policy.Action, done func(error)) {
 			return
 		}
 		a.run(policy.TaskStartPrimary, "", func(end func(error, bool)) {
-			n.pgStart(true, "", n.guard.epoch, func(err error) { end(err, false) })
+			a.startPrimary(func(err error) { end(err, false) })
 		})
 	case policy.StartReplica:
 		n.disk.settleIntent(a.w.broken(MistakeForgetIntent))
 		a.run(policy.TaskStartReplica, act.Member, func(end func(error, bool)) {
-			n.pgStart(false, act.Member, 0, func(err error) { end(err, false) })
+			a.atGuard(end, func() {
+				n.pgStart(start{parent: a.guard, upstream: act.Member}, func(err error) { end(err, false) })
+			})
 		})
 	case policy.Promote:
 		if !a.mayServe() {
 			done(errNoLease)
 			return
 		}
-		a.run(policy.TaskPromote, "", func(end func(error, bool)) { a.promote(act.Promotion, end) })
+		a.run(policy.TaskPromote, "", func(end func(error, bool)) {
+			a.atGuard(end, func() { a.promote(act.Promotion, end) })
+		})
 	case policy.Demote:
 		a.run(policy.TaskDemote, act.Target, a.demote)
 	case policy.Fence:
@@ -56,18 +60,36 @@ func (a *agent) begin(action policy.Action, done func(error)) {
 			return
 		}
 		a.run(policy.TaskFence, "", func(end func(error, bool)) {
-			n.guard.fence(act.Why, func() { end(nil, false) })
+			a.atGuard(end, func() { a.guard.fence(act.Why, a.guard.quitAt(), func() { end(nil, false) }) })
 		})
 	case policy.Stop:
-		a.run(policy.TaskStop, "", func(end func(error, bool)) { n.pgStop(func() { end(nil, false) }) })
+		a.run(policy.TaskStop, "", func(end func(error, bool)) {
+			a.atGuard(end, func() { n.pgStop(func() { end(nil, false) }) })
+		})
 	}
 	done(nil)
 }
 
 // mayServe is the guard's own gate: epoch open and time left (lease rule R7).
 func (a *agent) mayServe() bool {
-	g := a.n.guard
-	return g.open && !g.fencing && a.n.clock() < g.deadline || a.w.broken(MistakeNoGuard)
+	g := a.guard
+	return g.open && !g.dead && !g.stopping && a.n.clock() < g.deadline || a.w.broken(MistakeNoGuard)
+}
+
+// startPrimary asks the guard, which judges when it takes the request in.
+func (a *agent) startPrimary(done func(error)) {
+	n, g := a.n, a.guard
+	if n.w.broken(MistakeStartUnguarded) {
+		n.pgStart(start{primary: true, epoch: g.epoch}, done)
+		return
+	}
+	a.atGuard(func(err error, _ bool) { done(err) }, func() {
+		if !a.mayServe() {
+			done(errNoLease)
+			return
+		}
+		n.pgStart(start{parent: g, primary: true, epoch: g.epoch}, done)
+	})
 }
 
 // run runs a task beside the loop.
@@ -129,7 +151,7 @@ func (a *agent) initdb(end func(error, bool)) {
 		w.sysids++
 		n.disk = disk{
 			data: policy.DataReady, tip: newCluster(strconv.FormatUint(7_000_000_000_000_000_000+w.sysids, 10)),
-			wasPrimary: true, clean: true, newest: 1, control: 1,
+			wasPrimary: true, clean: true, newest: 1, control: 1, atRest: true,
 		}
 		end(nil, false)
 	})
@@ -149,37 +171,50 @@ func (a *agent) measure(end func(error, bool)) {
 
 // promote records the intent durably before anything is promoted (hazard D4).
 func (a *agent) promote(p cluster.Promotion, end func(error, bool)) {
-	n := a.n
+	n, g := a.n, a.guard
+	if !a.mayServe() {
+		end(errNoLease, false)
+		return
+	}
+	if n.pg.parent != g {
+		end(errGone, false) // no postmaster of the guard runs
+		return
+	}
 	a.w.checkPromote(n)
 	id := p.ID
 	if id == "" {
-		id = cluster.PromotionID(n.guard.epoch, n.name, a.session)
+		id = cluster.PromotionID(g.epoch, n.name, a.session)
 	}
 	n.disk.intent = &intent{id: id, from: n.disk.tip.position()}
-	n.pgPromote(n.guard.epoch, id, false, func(err error) { end(err, false) })
+	n.pgPromote(g.epoch, id, false, func(err error) { end(err, false) })
 }
 
 // demote is the planned way down: a checkpoint while writes still flow, then a fast stop; then the epoch is closed.
 func (a *agent) demote(end func(error, bool)) {
-	n, g := a.n, a.n.guard
+	n, g := a.n, a.guard
+	closed := func() {
+		a.atGuard(end, func() {
+			if g.busy() {
+				g.waiting = append(g.waiting, func() { g.close(); end(nil, false) })
+				return
+			}
+			g.close()
+			end(nil, false)
+		})
+	}
 	if n.pg.state == pgStopped {
-		g.close()
-		end(nil, false)
+		closed()
 		return
 	}
 	life := n.pg.life
 	a.post(a.w.span(20*time.Millisecond, 50*time.Millisecond, 500*time.Millisecond), func() {
 		if n.pg.life != life || n.pg.state == pgStopped {
-			g.close()
-			end(nil, false)
+			closed()
 			return
 		}
-		g.fencing = true
-		n.pgStop(func() {
-			if !g.dead {
-				g.close()
-			}
-			end(nil, false)
+		a.atGuard(end, func() {
+			g.stopping = true
+			n.pgStop(closed)
 		})
 	})
 }
@@ -195,7 +230,7 @@ func (a *agent) clone(member string, end func(error, bool)) {
 	case n.take("clone"):
 		end(errInjected, false)
 		return
-	case src == nil || src == n || src.pg.state != pgRunning || !w.link(n, src):
+	case src == nil || src == n || !src.accepts() || !w.link(n, src):
 		end(errUnreachable, false)
 		return
 	}
@@ -205,7 +240,7 @@ func (a *agent) clone(member string, end func(error, bool)) {
 	a.copy(src, w.span(500*time.Millisecond, time.Second, 4*time.Second), end, func() {
 		n.disk = disk{
 			data: policy.DataReady, tip: src.disk.tip, newest: src.disk.newest, control: src.disk.control,
-			promotions: known, mixed: src.disk.mixed, tainted: src.disk.tainted, measured: true,
+			promotions: known, mixed: src.disk.mixed, tainted: src.disk.tainted, measured: true, atRest: true,
 		}
 	})
 }
@@ -246,7 +281,7 @@ func (a *agent) rewind(member string, end func(error, bool)) {
 	case n.take("rewind"):
 		end(errInjected, true)
 		return
-	case src == nil || src == n || src.pg.state != pgRunning || !src.pg.primary || !w.link(n, src):
+	case src == nil || src == n || !src.accepts() || !src.pg.primary || !w.link(n, src):
 		end(errUnreachable, false)
 		return
 	}
@@ -266,7 +301,7 @@ func (a *agent) rewind(member string, end func(error, bool)) {
 	a.copy(src, w.span(200*time.Millisecond, 500*time.Millisecond, 3*time.Second), end, func() {
 		n.disk = disk{
 			data: policy.DataReady, tip: src.disk.tip, newest: src.disk.newest, control: src.disk.control,
-			promotions: known, measured: true, mixed: src.disk.mixed || old.mixed,
+			promotions: known, measured: true, atRest: true, mixed: src.disk.mixed || old.mixed,
 			tainted: src.disk.tainted || old.tainted || !safe,
 		}
 	})

@@ -74,10 +74,10 @@ func (a *agent) sessionTTL() time.Duration {
 }
 
 func (a *agent) leaseView(now time.Duration) policy.Lease {
-	n, l := a.n, a.lease
+	l := a.lease
 	r, since, ok, _ := l.Record()
 	out := policy.Lease{
-		Open: n.guard.open, Epoch: n.guard.epoch, Unreleased: l.Unreleased(), Orphan: l.Orphan(a.session),
+		Open: a.guard.open, Epoch: a.guard.epoch, Unreleased: l.Unreleased(), Orphan: l.Orphan(a.session),
 		Present: ok, Holder: r.Holder, Held: ok && r.State == dcs.Held,
 		SeenFor: now - since, TTL: time.Duration(r.TTL),
 	}
@@ -93,8 +93,8 @@ func (a *agent) leaseView(now time.Duration) policy.Lease {
 		out.Verdict = policy.VerdictLeaderForeign
 	}
 	if out.Open {
-		out.Left = n.guard.deadline - now
-		if n.guard.endless {
+		out.Left = a.guard.deadline - now
+		if a.guard.endless {
 			out.Left = l.Deadline() - now
 		}
 		out.Renewed = now - l.Renewed()
@@ -119,14 +119,14 @@ func (a *agent) server(now time.Duration) policy.Server {
 	n := a.n
 	s := policy.Server{
 		Data: n.disk.data, WasPrimary: n.disk.wasPrimary, CleanStop: n.disk.clean, Upstream: n.pg.upstream,
-		Streaming: n.pg.streaming, Process: policy.ProcessNone,
+		Streaming: n.pg.streaming,
 	}
 	if n.disk.tip != nil && n.disk.data == policy.DataReady {
 		s.SystemID = n.disk.tip.branch.sysid
 		s.Branch = n.branch()
 	}
-	if n.pg.state != pgStopped {
-		s.Process = policy.ProcessRunning
+	s.Process = a.postmaster()
+	if s.Process == policy.ProcessRunning || s.Process == policy.ProcessUnknown && n.pg.state != pgStopped {
 		s.StartedAs = policy.RoleReplica
 		if n.pg.asPrimary {
 			s.StartedAs = policy.RolePrimary
@@ -144,7 +144,7 @@ func (a *agent) server(now time.Duration) policy.Server {
 			s.Role = policy.RolePrimary
 		}
 	}
-	if n.guard.open && !s.Answers {
+	if a.guard.open && !s.Answers {
 		if a.downSince == 0 {
 			a.downSince = now
 		}
@@ -155,6 +155,22 @@ func (a *agent) server(now time.Duration) policy.Server {
 	a.crashes = slices.DeleteFunc(a.crashes, func(at time.Duration) bool { return now-at > 5*time.Minute })
 	s.Crashes = len(a.crashes)
 	return s
+}
+
+// postmaster is what the guard says of the postmaster, and what the data directory's lock file shows.
+func (a *agent) postmaster() policy.Process {
+	n := a.n
+	switch {
+	case a.silent:
+		return policy.ProcessUnknown
+	case n.pg.state != pgStopped && (n.pg.parent == a.guard || n.pg.primary || n.w.broken(MistakeStartUnguarded) && n.pg.asPrimary):
+		return policy.ProcessRunning // a primary that the guard did not start is adopted
+	case n.pg.state != pgStopped:
+		return policy.ProcessForeign
+	case a.guard.busy():
+		return policy.ProcessOrphans
+	}
+	return policy.ProcessNone
 }
 
 // branch is the node's WAL as it can tell others about it.
@@ -302,7 +318,7 @@ func (a *agent) probe(member string) {
 	line := policy.Line{Member: member}
 	to := a.w.nodeOf(member)
 	a.n.ask(&a.process, to, func() bool {
-		if to.pg.state != pgRunning || to.pg.frozen > a.w.now {
+		if !to.accepts() {
 			return false
 		}
 		line.SystemID, line.Replica, line.Branch = to.disk.tip.branch.sysid, !to.pg.primary, to.branch()

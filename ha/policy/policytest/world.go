@@ -22,8 +22,8 @@ type Options struct {
 	Mistake Mistake
 	// Net is how the network treats requests to the store and between members.
 	Net Net
-	// FenceLag is how long after the deadline the fence is done, at most FenceBound of package dcs. The model's named
-	// axiom is that it is done by then, whatever happened to the agent, the guard and PostgreSQL.
+	// FenceLag is how late the signals of guard and kernel take effect, at most MaxFenceLag: with it the ladder, the kernel's
+	// timer and a new guard's clearing up all end within FenceBound of package dcs.
 	FenceLag time.Duration
 	// Dishonest says that the store may end sessions early or that operators delete `leader`: what a Patroni member
 	// does meanwhile is not held against anybody (lease rules, end of section 1).
@@ -227,6 +227,9 @@ func (w *World) node(host string) *Node {
 	}
 	return nil
 }
+
+// Node is the node with that machine name; nil when there is none.
+func (w *World) Node(host string) *Node { return w.node(host) }
 
 // Nodes are the nodes in the order of their creation.
 func (w *World) Nodes() []*Node { return w.nodes }

@@ -8,6 +8,7 @@ type Row struct {
 	Mistake policytest.Mistake
 	Expect  []string
 	Focus   []string
+	Only    bool   // no other kinds of faults
 	Patroni bool   // with a Patroni member
 	Honest  bool   // without early ends of sessions and without operators who delete keys
 	Late    bool   // with requests that are performed late
@@ -32,7 +33,7 @@ func Mistakes() []Row {
 		{Mistake: policytest.MistakeLowerTTL, Expect: []string{"I1", "I3", "I2"}, Focus: []string{"ttl-lost"}},
 		{Mistake: policytest.MistakeLSNOnly, Expect: []string{"I12", "I10"}, Honest: true, Focus: []string{"cut", "cut-store"}},
 		{Mistake: policytest.MistakeTrustTLI, Expect: []string{"I10", "I11", "I12"}, Honest: true, Focus: []string{"kill-new"}},
-		{Mistake: policytest.MistakeForgetIntent, Expect: []string{"I10", "I11", "I12"}, Honest: true, Focus: []string{"kill-new"}, From: 1990},
+		{Mistake: policytest.MistakeForgetIntent, Expect: []string{"I10", "I11", "I12"}, Honest: true, Focus: []string{"kill-new"}, Only: true, From: 400},
 		{Mistake: policytest.MistakeNotAnnounced, Expect: []string{"I10", "I11", "I12"}, Honest: true, Focus: []string{"kill-new"}},
 		{Mistake: policytest.MistakeDeleteFirst, Expect: []string{"G2", "G4"}, Patroni: true, Honest: true, Focus: []string{"freeze", "slow-store"}},
 		{Mistake: policytest.MistakeDeleteAny, Expect: []string{"G2", "G4"}, Patroni: true, Honest: true, Focus: []string{"switchover", "slow-store", "lose-reply"}},
@@ -43,5 +44,11 @@ func Mistakes() []Row {
 		{Mistake: policytest.MistakeOrphan, Expect: []string{"L1"}, Honest: true},
 		{Mistake: policytest.MistakeAbsentAtOnce, Expect: []string{"I3", "I1"}, Focus: []string{"delete-lease"}},
 		{Mistake: policytest.MistakeReleaseReopened, Expect: []string{"I13", "I1", "I2"}},
+		{Mistake: policytest.MistakeStartUnguarded, Expect: []string{"I14", "I1", "I2"}},
+		{Mistake: policytest.MistakeOrphans, Expect: []string{"I13", "I1", "I2"}, Focus: []string{"kill-postmaster"}},
+		{Mistake: policytest.MistakeLeftovers, Expect: []string{"I1", "I2", "I3"}, Focus: []string{"freeze-postmaster", "kill-guard"}, From: 230},
+		{Mistake: policytest.MistakeNoKernelTimer, Expect: []string{"I1", "I2", "I3"}, Focus: []string{"freeze-guard"}},
+		{Mistake: policytest.MistakeNoDeathSignal, Expect: []string{"I1", "I2", "I3"}, Focus: []string{"kill-guard", "kill-agent"}},
+		{Mistake: policytest.MistakeNoSignal, Expect: []string{"I14", "I1"}, Focus: []string{"start-by-hand"}},
 	}
 }

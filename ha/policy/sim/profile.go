@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pgregent/pgregent/ha/policy/policytest"
 )
 
 // profile is what a seed draws before anything happens.
@@ -33,6 +35,8 @@ func allKinds() []kind {
 		{"switchover", 4}, {"failover", 1}, {"schedule", 1}, {"pause", 1}, {"ttl", 2}, {"delete-leader", 1},
 		{"delete-lease", 1}, {"delete-initialize", 1}, {"end-session", 1}, {"swap", 2}, {"wipe", 1}, {"stop", 2},
 		{"fail", 2}, {"tag", 1}, {"garbage", 1}, {"ttl-lost", 1}, {"slow-cut", 1}, {"kill-new", 1},
+		{"kill-guard", 1}, {"freeze-guard", 2}, {"kill-postmaster", 2}, {"freeze-postmaster", 2}, {"busy", 1},
+		{"lose-both", 1}, {"still", 1}, {"start-by-hand", 1},
 	}
 }
 
@@ -71,7 +75,7 @@ func drawKinds(r *rand.Rand, o Options) []string {
 	var kinds []string
 	honest := o.Honest || r.IntN(2) == 0
 	for _, k := range allKinds() {
-		played := r.IntN(3) == 0
+		played := r.IntN(3) == 0 && !o.Only
 		for _, f := range o.Focus {
 			played = played || f == k.name
 		}
@@ -101,7 +105,7 @@ func drawModel(r *rand.Rand, seed uint64, ttl int, dishonest, late bool) string 
 	}
 	fmt.Fprintf(&b, " jitter=%v", between(r, time.Millisecond, slowest))
 	if r.IntN(2) == 0 {
-		fmt.Fprintf(&b, " fence-lag=%v", between(r, 0, 500*time.Millisecond))
+		fmt.Fprintf(&b, " fence-lag=%v", between(r, 0, policytest.MaxFenceLag))
 	}
 	if r.IntN(2) == 0 {
 		fmt.Fprintf(&b, " slack=%v", between(r, 0, 3*time.Second))

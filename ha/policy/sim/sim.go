@@ -14,6 +14,7 @@ import (
 type Options struct {
 	Mistake policytest.Mistake
 	Focus   []string // kinds of faults that every seed plays
+	Only    bool     // and no others
 	Patroni bool     // every seed has a Patroni member
 	Honest  bool     // no early ends of sessions, no operators who delete keys
 	Late    bool     // requests may be performed late in every seed
@@ -144,12 +145,12 @@ func (g *generator) kind(kind string, n, m *policytest.Node) {
 	r := g.r
 	a, b := n.Host(), m.Host()
 	switch kind {
-	case "kill", "kill-agent", "kill-postgres", "stop", "lose-reply", "end-session":
+	case "kill", "kill-agent", "kill-guard", "kill-postgres", "stop", "lose-reply", "end-session":
 		g.do("%s %s", kind, a)
-	case "freeze":
-		g.do("freeze %s %v", a, between(r, 100*time.Millisecond, time.Duration(g.p.ttl)*2*time.Second))
-	case "pause-node":
-		g.do("pause-node %s %v", a, between(r, 100*time.Millisecond, time.Duration(g.p.ttl)*2*time.Second))
+	case "freeze", "freeze-guard", "freeze-postmaster", "pause-node":
+		g.do("%s %s %v", kind, a, between(r, 100*time.Millisecond, time.Duration(g.p.ttl)*2*time.Second))
+	case "kill-postmaster", "busy", "lose-both", "still", "start-by-hand":
+		g.processes(kind, n)
 	case "cut":
 		g.do("cut %s", a)
 	case "cut-store":
