@@ -2,6 +2,7 @@ package onewriter
 
 import (
 	"cmp"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -73,19 +74,23 @@ func between(r *rand.Rand, from, to time.Duration) time.Duration {
 // unguardedEnv names a guard that guards nothing, for the positive control.
 const unguardedEnv = "PGREGENT_UNGUARDED"
 
-// buildUnguarded builds the guard of the positive control, once, before the user changes.
-func buildUnguarded() error {
+// buildUnguarded builds the guard of the positive control, once, before the user changes. undo removes it.
+func buildUnguarded() (undo func(), err error) {
 	if os.Getenv(unguardedEnv) != "" {
-		return nil
+		return func() {}, nil
 	}
-	dir := filepath.Join(os.Getenv(rig.ProgramsEnv), "unguarded")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+	dir, err := os.MkdirTemp("", "pgregent-unguarded")
+	if err != nil {
+		return nil, err
 	}
-	if err := rig.Build(dir, "pgregent-guard", "-tags", "pgregent_unguarded"); err != nil {
-		return err
+	undo = func() { _ = os.RemoveAll(dir) }
+	err = errors.Join(os.Chmod(dir, 0o755), rig.Build(dir, "pgregent-guard", "-tags", "pgregent_unguarded"),
+		os.Setenv(unguardedEnv, filepath.Join(dir, "pgregent-guard")))
+	if err != nil {
+		undo()
+		return nil, err
 	}
-	return os.Setenv(unguardedEnv, filepath.Join(dir, "pgregent-guard"))
+	return undo, nil
 }
 
 // pgVersion is the PostgreSQL that the proof runs on.
