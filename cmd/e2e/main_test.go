@@ -14,10 +14,12 @@ import (
 func TestMain(m *testing.M) {
 	fence.Main() // the library's nodes re-execute this binary as their guards
 	os.Exit(rig.WithPrograms(func() int {
-		if err := rig.BuildUnguarded(); err != nil {
+		remove, err := rig.BuildUnguarded()
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "e2e:", err)
 			return 2
 		}
+		defer remove()
 		return postgrestest.Main(m)
 	}))
 }

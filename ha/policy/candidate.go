@@ -149,7 +149,7 @@ func offHistory(lines []cluster.HistoryLine, h wal.History, end wal.Position) st
 func knownNote(v View) cluster.Note {
 	n := v.Lease.Note
 	maker := n.Promotion.Maker()
-	if maker == "" || !v.Lease.Takeable && !v.Lease.Open {
+	if maker == "" || !v.Lease.Takeable && !v.Lease.Open || made(v, n.Promotion) {
 		return n
 	}
 	end, primary, none := v.Server.Branch.End, v.Server.Role == RolePrimary, v.Server.Data == DataEmpty
@@ -165,6 +165,16 @@ func knownNote(v View) cluster.Note {
 		n.Promotion = cluster.Promotion{}
 	}
 	return n
+}
+
+// made says that a member other than its maker has come along a promotion: the maker may have lost its data since, or
+// another machine may answer under its name. What the maker knows is its announcement.
+func made(v View, made cluster.Promotion) bool {
+	is := func(p cluster.Promotion) bool { return p.ID == made.ID }
+	return v.Self.Name != made.Maker() && slices.ContainsFunc(v.Server.Branch.Promotions, is) ||
+		slices.ContainsFunc(v.Peers, func(p Peer) bool {
+			return p.Answered && p.Name != made.Maker() && slices.ContainsFunc(p.Promotions, is)
+		})
 }
 
 func offNote(note cluster.Note, h wal.History, end wal.Position, mine []cluster.Promotion, from string) string {

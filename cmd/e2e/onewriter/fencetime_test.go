@@ -45,7 +45,7 @@ func TestFenceTime(t *testing.T) {
 		soften  func(*testing.T, *run)
 	}{
 		{"500 busy backends", 0, func(_ *testing.T, o *rig.Options) { o.MaxConnections = 600 }, busyBackends, nil},
-		{"stopped postmaster", fenceBound, nil, func(_ *testing.T, r *run) { r.freeze(r.old.Postmaster()) }, nil},
+		{"stopped postmaster", fenceBound, nil, freezePostmaster, nil},
 		{"blocked disk", 0, ownDisk, blockDisk, unblockDisk},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -165,6 +165,13 @@ func busyBackends(t *testing.T, r *run) {
 		return "select pg_sleep(60)"
 	})
 	require.Len(t, conns, 500)
+}
+
+func freezePostmaster(t *testing.T, r *run) {
+	t.Helper()
+	pid, err := r.postmaster()
+	require.NoError(t, err)
+	r.freeze(pid)
 }
 
 // ownDisk puts the data directory of the first node, which leads at first, on a disk of its own.

@@ -18,10 +18,12 @@ import (
 
 func TestMain(m *testing.M) {
 	os.Exit(rig.WithPrograms(func() int {
-		if err := rig.BuildUnguarded(); err != nil {
+		remove, err := rig.BuildUnguarded()
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "onewriter:", err)
 			return 2
 		}
+		defer remove()
 		p, err := prepare()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "onewriter:", err)

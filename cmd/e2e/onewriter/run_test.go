@@ -180,6 +180,14 @@ func (r *run) guards() ([]int, error) {
 	return pids, nil
 }
 
+func (r *run) postmaster() (int, error) {
+	pid := r.old.Postmaster()
+	if pid == 0 {
+		return 0, fmt.Errorf("%s has no postmaster", r.old.Name)
+	}
+	return pid, nil
+}
+
 func (r *run) agent() int { return r.old.Cmd.Process.Pid }
 
 func (r *run) later(f func()) { r.heals = append(r.heals, f) }

@@ -89,6 +89,17 @@ func startedByHand(r *run) error {
 	return nil
 }
 
+// machineAndDataLost: the machine comes back at once, with an empty disk.
+func machineAndDataLost(r *run) error {
+	r.strike()
+	r.old.Lose()
+	if err := os.RemoveAll(r.old.Data); err != nil {
+		return err
+	}
+	r.old.Start()
+	return nil
+}
+
 // sessionCount is how many sessions are open at the fence of A18: idle, idle in a transaction that has written, and
 // busy, a third each.
 const sessionCount = 200

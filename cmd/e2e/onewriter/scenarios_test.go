@@ -34,6 +34,7 @@ func scenarios() []scenario {
 		{name: "A15-name-started-twice", inject: startedTwice},
 		{name: "A15-name-started-twice-unseen", inject: startedTwiceUnseen},
 		{name: "A17-started-by-hand", inject: startedByHand},
+		{name: "D2-machine-and-data-lost", inject: machineAndDataLost},
 		{name: "A18-two-hundred-sessions", inject: manySessions},
 		{name: "C1-replies-lost", inject: repliesLost},
 		{name: "C1-some-replies-lost", inject: someRepliesLost},
@@ -140,7 +141,10 @@ func bothFrozen(r *run) error {
 
 // postmasterKilled: the agent may start the server again in place, under the same epoch.
 func postmasterKilled(r *run) error {
-	pid := r.old.Postmaster()
+	pid, err := r.postmaster()
+	if err != nil {
+		return err
+	}
 	r.strike()
 	r.kill(pid)
 	r.follow()
@@ -149,7 +153,10 @@ func postmasterKilled(r *run) error {
 
 // postmasterFrozenAndCut: the server cannot be told anything, its sessions go on, and the lease cannot be renewed.
 func postmasterFrozenAndCut(r *run) error {
-	pid := r.old.Postmaster()
+	pid, err := r.postmaster()
+	if err != nil {
+		return err
+	}
 	mode := dcstest.Refuse
 	if r.dice.IntN(2) == 0 {
 		mode = dcstest.BlackHole

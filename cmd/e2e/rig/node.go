@@ -252,12 +252,28 @@ func (d *Node) Destroy() {
 	}
 }
 
-// Postmaster is the process id in postmaster.pid, 0 when there is none.
+// Postmaster is the process id of the node's server, 0 when there is none. It is not taken from postmaster.pid, which may
+// be old, or speak of another PID namespace.
 func (d *Node) Postmaster() int {
-	b, _ := os.ReadFile(filepath.Join(d.Data, "postmaster.pid"))
-	first, _, _ := strings.Cut(string(b), "\n")
-	pid, _ := strconv.Atoi(first)
-	return pid
+	servers := d.Servers()
+	for _, pid := range servers {
+		command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		program, _, _ := strings.Cut(string(command), "\x00") // of others it is "postgres: what it does"
+		if filepath.Base(program) == "postgres" && !slices.Contains(servers, parent(pid)) {
+			return pid
+		}
+	}
+	return 0
+}
+
+func parent(pid int) int {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, after, _ := strings.Cut(string(stat), ") ")
+	if f := strings.Fields(after); len(f) > 1 {
+		n, _ := strconv.Atoi(f[1])
+		return n
+	}
+	return 0
 }
 
 // Get is the answer of GET path; code 0: none.

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,19 +32,29 @@ func Build(dir, name string, flags ...string) error {
 	return nil
 }
 
-// Unguarded is the path of a guard that guards nothing, which BuildUnguarded built.
-func Unguarded() string { return filepath.Join(os.Getenv(ProgramsEnv), "unguarded", "pgregent-guard") }
+// unguardedEnv names a guard that guards nothing, for the positive control.
+const unguardedEnv = "PGREGENT_UNGUARDED"
 
-// BuildUnguarded builds it, unless it is there. Like WithPrograms, within which it is called, it comes before the change of the user.
-func BuildUnguarded() error {
-	if _, err := os.Stat(Unguarded()); err == nil {
-		return nil
+// Unguarded is the path of the guard that guards nothing, which BuildUnguarded built.
+func Unguarded() string { return os.Getenv(unguardedEnv) }
+
+// BuildUnguarded builds it. Like WithPrograms, it comes before the change of the user. undo removes it.
+func BuildUnguarded() (undo func(), err error) {
+	if Unguarded() != "" {
+		return func() {}, nil
 	}
-	dir := filepath.Dir(Unguarded())
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+	dir, err := os.MkdirTemp("", "pgregent-unguarded")
+	if err != nil {
+		return nil, err
 	}
-	return Build(dir, "pgregent-guard", "-tags", "pgregent_unguarded")
+	undo = func() { _ = os.RemoveAll(dir) }
+	err = errors.Join(os.Chmod(dir, 0o755), Build(dir, "pgregent-guard", "-tags", "pgregent_unguarded"),
+		os.Setenv(unguardedEnv, filepath.Join(dir, "pgregent-guard")))
+	if err != nil {
+		undo()
+		return nil, err
+	}
+	return undo, nil
 }
 
 // WithPrograms builds the daemon and its guard, unless ProgramsEnv names them, and runs the tests. It is called before
