@@ -116,6 +116,7 @@ type Member struct {
 	State, Role           string
 	Version               string // Patroni protocol level
 	Pgregent              string // our own version; empty: a Patroni member
+	NoVote                bool   // `no_vote`: it lost its memory of promises and must be taken into the failsafe list anew
 	CheckpointAfterPromo  bool   // `checkpoint_after_promote: false` is absent: rewinding from this primary is safe
 	Tags                  Tags
 	PendingRestart        bool

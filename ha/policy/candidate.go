@@ -149,7 +149,7 @@ func offHistory(lines []cluster.HistoryLine, h wal.History, end wal.Position) st
 func knownNote(v View) cluster.Note {
 	n := v.Lease.Note
 	maker := n.Promotion.Maker()
-	if maker == "" || !v.Lease.Takeable && !v.Lease.Open {
+	if maker == "" || !v.Lease.mayTake() && !v.Lease.Open {
 		return n
 	}
 	end, primary, none := v.Server.Branch.End, v.Server.Role == RolePrimary, v.Server.Data == DataEmpty

@@ -124,6 +124,9 @@ func merge(conf map[string]any, settings []string) error {
 		if !ok {
 			return errUsage
 		}
+		if k == "failsafe" {
+			k = "failsafe_mode"
+		}
 		conf[k] = yamlValue(v)
 	}
 	return nil
@@ -136,6 +139,7 @@ func (w *World) config() string {
 
 func (w *World) rawConfig() map[string]any {
 	conf := cluster.DefaultDynamic()
+	delete(conf, "failsafe_mode") // stories say when it is on
 	_ = merge(conf, w.settings)
 	return conf
 }
