@@ -2,6 +2,7 @@ package dcs
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -90,6 +91,15 @@ func (v *Voter) Promised(now time.Duration) (to string, left time.Duration) {
 	return "", 0
 }
 
+// Accepted says that the promise that stands is one of Accept.
+func (v *Voter) Accepted(now time.Duration) bool {
+	_, left := v.Promised(now)
+	return left > 0 && strings.HasPrefix(v.s.Promise.Nonce, acceptedNonce)
+}
+
+// acceptedNonce begins what stands for a nonce in an accepted promise; no guard's nonce has a colon.
+const acceptedNonce = "accepted:"
+
 // Promise answers a holder (R12, R13: only for stamps above the closed one). closed says that this member's own guard
 // has no open epoch.
 func (v *Voter) Promise(now time.Duration, closed bool, q PromiseRequest) VoterAnswer {
@@ -124,7 +134,7 @@ func (v *Voter) give(now time.Duration, to, nonce string, ttl time.Duration) {
 // Accept answers a leader that keeps to another protocol, without epochs: while it stands, this member neither votes nor
 // promises. The caller refuses it itself while a take is under way (R13).
 func (v *Voter) Accept(now time.Duration, closed bool, leader string, ttl time.Duration) VoterAnswer {
-	nonce := "accepted:" + leader
+	nonce := acceptedNonce + leader
 	switch to, left := v.Promised(now); {
 	case !closed:
 		return v.no(0, "this member's own epoch is open")

@@ -226,6 +226,9 @@ func ineligible(v View, c Config, named bool) string {
 	case s.Branch.End.LSN == 0:
 		return "where its WAL ends is not known"
 	}
+	if why := v.Failsafe.voteless(v.Self.Name, v.Failsafe.Voteless); why != "" {
+		return why
+	}
 	if why := offLine(v); why != "" {
 		return why
 	}
@@ -241,7 +244,7 @@ func rival(v View, c Config, p Peer) string {
 	if !p.Answered || p.Tags.NoFailover() || p.Unfit || (!p.Patroni && p.StoreAge > c.Dynamic.TTL) || p.End.LSN == 0 {
 		return ""
 	}
-	if p.Patroni && !p.Running {
+	if p.Patroni && !p.Running || v.Failsafe.voteless(p.Name, p.Voteless) != "" {
 		return ""
 	}
 	if p.Patroni && !p.InRecovery {

@@ -29,6 +29,7 @@ type Failsafe struct {
 	Voteless    bool // this member lost its memory of promises, so that it neither votes nor promises
 
 	// As a taker; who is missing stands in Lease.TakeWhy.
+	Ballot  []string      // the members whose votes a take needs; empty: it needs none
 	Voting  bool          // the members are being asked for votes
 	Voted   time.Duration // since they were asked last; meaningless when Refusals is empty and there are no votes
 	Refused []Refusal     // what those who gave no vote said, ascending by name
@@ -39,6 +40,23 @@ type Refusal struct{ Member, Why string }
 
 // votePause is between two times that the members are asked for votes.
 const votePause = 500 * time.Millisecond
+
+// promisePause is between two rounds of promises of which the first was not enough.
+const promisePause = 200 * time.Millisecond
+
+// voteless says why a member cannot take as long as a take needs votes (R13): its own must be among them. Nobody waits
+// for such a member. Empty: it can.
+func (f Failsafe) voteless(member string, lost bool) string {
+	switch {
+	case len(f.Ballot) == 0:
+		return ""
+	case !slices.Contains(f.Ballot, member):
+		return fmt.Sprintf("it is not in the failsafe list (%s), and the last holder may go on without the store", strings.Join(f.Ballot, ", "))
+	case lost:
+		return "it lost its memory of promises and must be taken into the failsafe list anew"
+	}
+	return ""
+}
 
 // FailsafeList is the list that the leader wants (R12): itself, and every member whose key is there and that can be
 // asked; without failsafe mode nobody. Whether all of it must promise depends on whether one of it is a Patroni member.
@@ -108,8 +126,11 @@ func askPromises(v View, c Config, d *Decision) bool {
 	if !v.Lease.Open || v.Lease.Verdict != VerdictMine || !c.Dynamic.FailsafeMode || len(f.List) == 0 || c.Dynamic.Pause {
 		return false
 	}
-	asked := len(f.Yes) > 0 && f.Asked < v.Lease.RenewEvery/2
-	d.Promises = !f.Asking && (!asked || !f.Enough)
+	pause := v.Lease.RenewEvery / 2
+	if !f.Enough {
+		pause = min(pause, promisePause)
+	}
+	d.Promises = !f.Asking && (len(f.Yes) == 0 || f.Asked >= pause)
 	return true
 }
 
@@ -135,20 +156,21 @@ func promised(v View, c Config) (Decision, bool) {
 // they do not come.
 func askVotes(v View, why string) Decision {
 	f := v.Failsafe
-	d := Decision{Reason: ReasonWaitVotes, Detail: fmt.Sprintf("%s; %s", why, v.Lease.TakeWhy), Wake: votePause}
-	asked := len(f.Refused) > 0 && f.Voted < votePause
-	d.Votes = !f.Voting && !asked
-	if f.Voteless {
-		d.Detail += "; this node lost its memory of promises and must be taken into the list anew"
-	}
+	d := Decision{Reason: ReasonNoLeader, Detail: "asking the failsafe list for votes", Wake: votePause}
+	d.Votes = !f.Voting && (len(f.Refused) == 0 || f.Voted >= votePause)
 	if len(f.Refused) == 0 {
 		return d
+	}
+	d.Reason, d.Detail = ReasonWaitVotes, why+"; "+v.Lease.TakeWhy
+	holder := v.Lease.Holder
+	if holder == "" {
+		holder = "the last holder"
 	}
 	var no []string
 	for _, r := range f.Refused {
 		no = append(no, r.Member+": "+r.Why)
 	}
 	d.Detail += fmt.Sprintf(" (%s); a member that is missing has to come back, or the operator states that %s is gone for certain, by setting failsafe_mode to false:"+
-		" if it is not, both take writes, and those of one are lost", strings.Join(no, "; "), v.Lease.Holder)
+		" if it is not, both take writes, and those of one are lost", strings.Join(no, "; "), holder)
 	return d
 }

@@ -96,7 +96,12 @@ func leaveToOthers(v View, c Config) (Decision, bool) {
 // contest is the election itself, on answers that are fresh.
 func contest(v View, c Config, named bool) Decision {
 	if !peersFresh(v) {
-		return Decision{Reason: ReasonNoLeader, Detail: "nobody leads: asking the members", Ask: true, Wake: time.Second}
+		d := Decision{Reason: ReasonNoLeader, Detail: "nobody leads: asking the members", Ask: true, Wake: time.Second}
+		if v.Lease.NeedVotes && len(v.Failsafe.Refused) > 0 {
+			d = askVotes(v, "nobody leads") // still missing
+			d.Ask = true
+		}
+		return d
 	}
 	r := v.Cluster.Failover
 	if r.Err == nil && r.Candidate != "" && !named && r.ScheduledAt.IsZero() {

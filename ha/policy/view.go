@@ -179,6 +179,7 @@ type Peer struct {
 	Unfit      bool          // it says that it cannot lead (watchdog_failed, an unsupported setting)
 	StoreAge   time.Duration // since it last heard from the store; only pgregent members say; 0 otherwise
 	Patroni    bool          // not a pgregent member
+	Voteless   bool          // it lost its memory of promises (lease rule R14)
 	Connected  bool          // it streams from this node's PostgreSQL right now
 	Promotions []cluster.Promotion
 	History    wal.History

@@ -54,6 +54,7 @@ type agent struct {
 	seen           seenRecord // what this process knows of the record, for the invariants
 	trueSent       time.Duration
 	publishedState memberState
+	fs             failsafe
 }
 
 func (n *Node) startAgent() {
@@ -66,6 +67,7 @@ func (n *Node) startAgent() {
 	if g.epoch > 0 {
 		a.lease.Resume(g.epoch, g.open, g.deadline)
 	}
+	a.startVoter()
 	n.w.logf(n, "agent starts")
 	a.held = n.w.wakesHeld
 	a.wake()
@@ -141,6 +143,7 @@ func (a *agent) observe(snap dcs.Snapshot) {
 	}
 	a.cluster.Config.Dynamic = a.dynamic
 	a.snap = snap
+	a.observeFailsafe(now)
 }
 
 // learn records durably which promotions the own WAL has come through (hazard B10): the own one when it is complete, and
@@ -238,6 +241,12 @@ func (a *agent) decide() {
 	}
 	if d.Probe != "" {
 		a.probe(d.Probe)
+	}
+	if d.Promises {
+		a.askPromises()
+	}
+	if d.Votes {
+		a.askVotes()
 	}
 	a.act(d, 0)
 }

@@ -51,6 +51,7 @@ func (s *Story) nodeCommands() map[string]func([]string) error {
 		"restart":       s.onNode((*Node).Start),
 		"stop":          s.onNode((*Node).Stop),
 		"wipe":          s.onNode((*Node).Wipe),
+		"forget":        s.onNode(func(n *Node) { n.voter = voterDisk{} }),
 		"freeze":        s.forTime((*Node).Freeze),
 		"pause-node":    s.forTime((*Node).Pause),
 		"slow-store":    s.forTime(func(n *Node, d time.Duration) { n.slowStore = d }),

@@ -42,6 +42,11 @@ const (
 	MistakeForgetIntent      Mistake = "the intent of a promotion is not looked at after a crash" // B10, D4
 	MistakeNotAnnounced      Mistake = "a promotion is not announced before it is made"           // B10
 	MistakeReleaseReopened   Mistake = "after a release was sent the old deadline is used"        // R8
+	MistakeNoVotes           Mistake = "take without votes"                                       // R13
+	MistakePromiseForgotten  Mistake = "a promise is not persisted"                               // R14
+	MistakeVoteForgotten     Mistake = "a vote does not bind"                                     // R13
+	MistakeQuorumOff         Mistake = "one promise too few"                                      // R12
+	MistakeListOnePhase      Mistake = "the list is changed in one phase"                         // R12
 )
 
 func (w *World) broken(m Mistake) bool { return w.opt.Mistake == m }

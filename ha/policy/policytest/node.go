@@ -23,6 +23,7 @@ type Node struct {
 	boots     int
 	instances int
 	disk      disk
+	voter     voterDisk
 	pg        postgres
 	guard     *guard
 	agent     *agent

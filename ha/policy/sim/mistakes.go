@@ -5,14 +5,15 @@ import "github.com/pgregent/pgregent/ha/policy/policytest"
 // Row is one seeded mistake, the invariants that may notice it first, and what its seeds have in common. A mistake that
 // plain seeds seldom reach is given the faults it needs; it is not given their order or their times.
 type Row struct {
-	Mistake policytest.Mistake
-	Expect  []string
-	Focus   []string
-	Patroni bool   // with a Patroni member
-	Honest  bool   // without early ends of sessions and without operators who delete keys
-	Late    bool   // with requests that are performed late
-	Twin    bool   // with a second machine under the name of another
-	From    uint64 // the first seed that the short form plays: the mistake is rare, because a second rule covers for it; 0: the first
+	Mistake  policytest.Mistake
+	Expect   []string
+	Focus    []string
+	Patroni  bool   // with a Patroni member
+	Honest   bool   // without early ends of sessions and without operators who delete keys
+	Late     bool   // with requests that are performed late
+	Failsafe bool   // in failsafe mode, with its faults
+	Twin     bool   // with a second machine under the name of another
+	From     uint64 // the first seed that the short form plays: the mistake is rare, because a second rule covers for it; 0: the first
 }
 
 // Mistakes is the table of seeded mistakes.
@@ -43,5 +44,10 @@ func Mistakes() []Row {
 		{Mistake: policytest.MistakeOrphan, Expect: []string{"L1"}, Honest: true},
 		{Mistake: policytest.MistakeAbsentAtOnce, Expect: []string{"I3", "I1"}, Focus: []string{"delete-lease"}},
 		{Mistake: policytest.MistakeReleaseReopened, Expect: []string{"I13", "I1", "I2"}},
+		{Mistake: policytest.MistakeNoVotes, Expect: []string{"I1", "I3"}, Failsafe: true},
+		{Mistake: policytest.MistakePromiseForgotten, Expect: []string{"I1", "I3"}, Failsafe: true},
+		{Mistake: policytest.MistakeVoteForgotten, Expect: []string{"I1", "I3"}, Failsafe: true},
+		{Mistake: policytest.MistakeQuorumOff, Expect: []string{"I1", "I3"}, Failsafe: true},
+		{Mistake: policytest.MistakeListOnePhase, Expect: []string{"I1", "I3"}, Failsafe: true},
 	}
 }

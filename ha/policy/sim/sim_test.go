@@ -165,7 +165,7 @@ func TestMistakes(t *testing.T) {
 
 func play(row sim.Row, seed uint64) sim.Result {
 	return sim.Run(seed, sim.Options{
-		Mistake: row.Mistake, Focus: row.Focus, Patroni: row.Patroni, Honest: row.Honest, Late: row.Late, Twin: row.Twin,
+		Mistake: row.Mistake, Focus: row.Focus, Patroni: row.Patroni, Honest: row.Honest, Late: row.Late, Twin: row.Twin, Failsafe: row.Failsafe,
 	})
 }
 
