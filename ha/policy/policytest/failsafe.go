@@ -312,5 +312,13 @@ func (a *agent) fakeLists(r *dcs.Round) {
 func (w *World) lengthened(n *Node, epoch uint64, until time.Duration) {
 	if n.believed.epoch == epoch {
 		n.believed.until = max(n.believed.until, until)
+		n.believed.promised = true
 	}
+}
+
+// beyondRules: a Patroni member forgets with its process that it accepted a leader without the store, and a holder cannot
+// learn that a listed member runs Patroni now. One that started since shortly before the holder last wrote may take
+// `leader` while promises keep the holder; no rule on our side can prevent that.
+func (n *Node) beyondRules(other *Node) bool {
+	return n.believed.promised && other.patroniAt > n.believed.renewed-20*time.Second
 }

@@ -28,7 +28,8 @@ type Node struct {
 	guard     *guard
 	agent     *agent
 	patroni   *patroni
-	isPatroni bool // which program is installed
+	isPatroni bool          // which program is installed
+	patroniAt time.Duration // when Patroni was last started
 
 	tags      cluster.Tags
 	canRewind bool

@@ -30,7 +30,7 @@ type patroni struct {
 func (n *Node) startPatroni() {
 	p := &patroni{process: process{n: n}, w: n.w}
 	p.held = n.w.wakesHeld
-	n.patroni = p
+	n.patroni, n.patroniAt = p, n.w.now
 	n.w.logf(n, "Patroni starts")
 	p.wake()
 }

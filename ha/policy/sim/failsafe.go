@@ -13,10 +13,14 @@ const failsafeStream = 0x6661696c73616665
 // drawFailsafe switches failsafe mode on in a third of the seeds, and adds the faults that concern it.
 func (p *profile) drawFailsafe(seed uint64, o Options) {
 	r := rand.New(rand.NewPCG(seed, failsafeStream))
-	if !o.Failsafe && r.IntN(3) != 0 || o.Twin {
+	if o.Plain || !o.Failsafe && r.IntN(3) != 0 || o.Twin {
 		return // which of two machines under one name has promised is beyond the rules (hazard A15)
 	}
 	p.cluster += " failsafe=on"
+	if len(p.names) == 3 && r.IntN(4) == 0 {
+		p.cluster += " d e" // five members: two hold the leader up, and two others can vote
+		p.names = append(p.names, "d", "e")
+	}
 	for _, k := range []kind{
 		{"store-silent", 4}, {"holder-cut", 3}, {"voter-restart", 3}, {"voter-flip", 2}, {"list-lost", 2}, {"forget", 1},
 	} {
@@ -33,9 +37,12 @@ func (p *profile) drawFailsafe(seed uint64, o Options) {
 func (g *generator) failsafe(kind string, n *policytest.Node) bool {
 	r := g.r
 	ttl := time.Duration(g.p.ttl) * time.Second
-	p, q, s := g.three()
-	if p == "" && kind != "store-silent" && kind != "forget" {
-		return kind == "holder-cut" || kind == "voter-restart" || kind == "voter-flip" || kind == "list-lost"
+	var p, q, s string
+	switch kind {
+	case "holder-cut", "voter-restart", "voter-flip", "list-lost":
+		if p, q, s = g.three(); p == "" {
+			return true
+		}
 	}
 	switch kind {
 	case "store-silent": // for everybody, and something else happens meanwhile
@@ -69,14 +76,8 @@ func (g *generator) failsafe(kind string, n *policytest.Node) bool {
 		}
 		g.do("run %v", between(r, 0, ttl/4))
 		g.do("restart %s", q)
-	case "voter-flip": // the holder has one member's promise, then only the other's
-		g.do("cut %s store", p)
-		g.do("cut %s %s", p, s)
-		g.do("run %v", between(r, ttl, 3*ttl))
-		g.do("heal %s", p)
-		g.do("cut %s store", p)
-		g.do("cut %s %s", p, q)
-		g.do("run %v", between(r, ttl, 3*ttl))
+	case "voter-flip": // the holder has the promises of some members, then of others instead
+		g.flip(p)
 	case "list-lost": // the renewal that drops a member, or takes one back, is performed and its reply lost
 		g.do("cut %s store", s)
 		g.do("run %v", between(r, ttl/2, ttl*3/2))
@@ -102,18 +103,42 @@ func (g *generator) failsafe(kind string, n *policytest.Node) bool {
 	return true
 }
 
-// three are a primary under the lease and two other nodes in a random order; empty without.
-func (g *generator) three() (p, q, s string) {
-	p = g.primary()
+// flip cuts the primary from the store, and leaves it links to just as many members as must promise; then one of those
+// links is cut and another healed.
+func (g *generator) flip(p string) {
+	ttl := time.Duration(g.p.ttl) * time.Second
+	others := g.others(p)
+	most := (len(others)+1)/2 - 1 // links that stay
+	if g.r.IntN(2) == 0 {
+		g.do("tag %s nofailover=true", others[most]) // it will vote, and not stand against those who were cut off longer
+	}
+	for _, lost := range [][]string{others[most+1:], append([]string{others[most]}, others[min(most+2, len(others)):]...)} {
+		g.do("heal %s", p)
+		g.do("cut %s store", p)
+		for _, o := range lost {
+			g.do("cut %s %s", p, o)
+		}
+		g.do("run %v", between(g.r, ttl, 3*ttl))
+	}
+}
+
+func (g *generator) others(p string) []string {
 	var others []string
 	for _, n := range g.story.World().Nodes() {
 		if n.Host() != p {
 			others = append(others, n.Host())
 		}
 	}
+	g.r.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
+	return others
+}
+
+// three are a primary under the lease and two other nodes in a random order; empty without.
+func (g *generator) three() (p, q, s string) {
+	p = g.primary()
+	others := g.others(p)
 	if p == "" || len(others) < 2 {
 		return "", "", ""
 	}
-	g.r.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
 	return p, others[0], others[1]
 }

@@ -20,6 +20,7 @@ type Options struct {
 	Twin    bool     // a second machine runs under the name of another (hazard A15)
 	// Failsafe switches failsafe mode on in every seed, and plays its faults; otherwise in a third of them.
 	Failsafe bool
+	Plain    bool // no seed is in failsafe mode
 }
 
 // Result is what one seed came to.
