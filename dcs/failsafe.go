@@ -355,14 +355,14 @@ func (l *Lease) count(b *Ballot, lists []List) {
 			}
 		}
 		b.Need = max(b.Need, list.Votes())
-		switch {
-		case !list.Has(l.id.Name):
-			b.Missing = fmt.Sprintf("this node is not in the failsafe list (%v)", list)
-		case have < list.Votes() || !l.votes[l.id.Name]:
+		if have < list.Votes() || list.Has(l.id.Name) && !l.votes[l.id.Name] {
 			b.Missing = fmt.Sprintf("%d of %d votes of the failsafe list (%v)", have, list.Votes(), list)
 		}
 	}
 	slices.Sort(b.Members)
+	if len(lists) > 0 && !slices.Contains(b.Members, l.id.Name) {
+		b.Missing = fmt.Sprintf("this node is not in the failsafe list (%s)", strings.Join(b.Members, ", "))
+	}
 }
 
 // Voted notes votes for the version, which is the one last read, or they are worth nothing.

@@ -31,7 +31,8 @@ type Failsafe struct {
 	// As a taker; who is missing stands in Lease.TakeWhy.
 	Ballot  []string      // the members whose votes a take needs; empty: it needs none
 	Voting  bool          // the members are being asked for votes
-	Voted   time.Duration // since they were asked last; meaningless when Refusals is empty and there are no votes
+	Voted   time.Duration // since they were asked last
+	Polled  bool          // all of them have been asked about the present version
 	Refused []Refusal     // what those who gave no vote said, ascending by name
 }
 
@@ -157,8 +158,8 @@ func promised(v View, c Config) (Decision, bool) {
 func askVotes(v View, why string) Decision {
 	f := v.Failsafe
 	d := Decision{Reason: ReasonNoLeader, Detail: "asking the failsafe list for votes", Wake: votePause}
-	d.Votes = !f.Voting && (len(f.Refused) == 0 || f.Voted >= votePause)
-	if len(f.Refused) == 0 {
+	d.Votes = !f.Voting && (!f.Polled || f.Voted >= votePause)
+	if !f.Polled {
 		return d
 	}
 	d.Reason, d.Detail = ReasonWaitVotes, why+"; "+v.Lease.TakeWhy
@@ -170,7 +171,10 @@ func askVotes(v View, why string) Decision {
 	for _, r := range f.Refused {
 		no = append(no, r.Member+": "+r.Why)
 	}
-	d.Detail += fmt.Sprintf(" (%s); a member that is missing has to come back, or the operator states that %s is gone for certain, by setting failsafe_mode to false:"+
-		" if it is not, both take writes, and those of one are lost", strings.Join(no, "; "), holder)
+	if len(no) > 0 {
+		d.Detail += fmt.Sprintf(" (%s)", strings.Join(no, "; "))
+	}
+	d.Detail += fmt.Sprintf("; a member that is missing has to come back, or the operator states that %s is gone for certain, by setting failsafe_mode to false:"+
+		" if it is not, both take writes, and those of one are lost", holder)
 	return d
 }

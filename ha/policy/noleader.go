@@ -97,7 +97,7 @@ func leaveToOthers(v View, c Config) (Decision, bool) {
 func contest(v View, c Config, named bool) Decision {
 	if !peersFresh(v) {
 		d := Decision{Reason: ReasonNoLeader, Detail: "nobody leads: asking the members", Ask: true, Wake: time.Second}
-		if v.Lease.NeedVotes && len(v.Failsafe.Refused) > 0 {
+		if v.Lease.NeedVotes && v.Failsafe.Polled {
 			d = askVotes(v, "nobody leads") // still missing
 			d.Ask = true
 		}

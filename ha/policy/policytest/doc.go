@@ -14,7 +14,7 @@
 // (plus Options.FenceLag) nothing of the epoch acknowledges a write any more, whatever happened to agent and server.
 //
 // The package does not test package ha, the guard, a backend or real PostgreSQL, and it does not model replay that
-// lags behind what was received, synchronous replication, an archive, or failsafe mode.
+// lags behind what was received, synchronous replication, or an archive.
 //
 // # Stories
 //
@@ -50,7 +50,8 @@
 //	cluster a b c              three nodes; runs silently until a leads and the others stream, and starts the clock
 //	cluster empty a b c        three nodes with empty data directories, programs started, nothing happened yet
 //	cluster a p:patroni        p runs Patroni
-//	cluster a b ttl=30 ...     settings of the dynamic configuration (default ttl 8, loop_wait 2, retry_timeout 3)
+//	cluster a b ttl=30 ...     settings of the dynamic configuration (default ttl 8, loop_wait 2, retry_timeout 3, and
+//	                           failsafe=off, unlike the product)
 //	join d                     adds a node with an empty data directory and starts it
 //	patroni p                  adds a node that runs Patroni
 //	twin a2 a                  adds a machine a2 whose member name is a
@@ -79,6 +80,7 @@
 //	freeze a 5s                the agent stands still
 //	pause-node a 5s            agent and server stand still; the fence at the deadline is the kernel's and works
 //	wipe a                     the data directory is lost
+//	forget a                   after kill: the disk's memory of promises is lost
 //	swap a patroni             the other program is started on the node's data directory, under its name (or pgregent)
 //	drift a 1.1                the node's clock runs at this rate from now on
 //	tag a nofailover=true      sets tags
@@ -104,6 +106,7 @@
 //	schedule 30s a b           a switchover that is due in 30 s
 //	pause on, pause off        maintenance mode, in the dynamic configuration
 //	set ttl=30 loop_wait=10    changes the dynamic configuration
+//	failsafe on, failsafe off  failsafe mode, in the dynamic configuration
 //	delete KEY                 an operator deletes leader, lease, initialize, ...
 //	put KEY VALUE              an operator writes anything
 //	end-session a              the store ends the session of a early

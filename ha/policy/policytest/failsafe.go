@@ -28,6 +28,7 @@ type failsafe struct {
 	asked   time.Duration
 	voting  bool
 	voted   time.Duration
+	polled  dcs.Version // the version that refused is about, plus one
 	refused []policy.Refusal
 }
 
@@ -90,12 +91,14 @@ func (a *agent) failsafeView(now time.Duration) policy.Failsafe {
 	}
 	if b, needed := a.lease.Ballot(a.fresh()); needed {
 		v.Ballot = b.Members
-	} else {
+		v.Polled = fs.polled == b.Version+1
+	}
+	if !v.Polled {
 		v.Refused = nil
 	}
-	if fs.round != nil {
+	if fs.round != nil && fs.round.Sent > a.lease.Renewed() {
 		v.Yes, v.No, v.Need = fs.round.Yes(), fs.round.No(), r.List().Promises()
-		v.Enough = fs.enough && fs.round.Sent > a.lease.Renewed()
+		v.Enough = fs.enough
 	}
 	v.PromisedTo, v.PromisedFor = fs.voter.Promised(now)
 	v.Accepted = fs.voter.Accepted(now)
@@ -230,7 +233,7 @@ func (a *agent) askVotes() {
 			}
 			return 1
 		})
-		fs.voting, fs.refused = false, refused
+		fs.voting, fs.refused, fs.polled = false, refused, b.Version+1
 		a.wake()
 	}
 	got := func(m string, ans dcs.VoterAnswer) {

@@ -21,12 +21,13 @@ func full() bool { return os.Getenv("PROVE") == "full" }
 // TestSeeds plays random schedules and shows every violation as a story. SEED=n plays that seed alone;
 // FAILSAFE=1 plays all of them in failsafe mode.
 func TestSeeds(t *testing.T) {
+	o := sim.Options{Failsafe: os.Getenv("FAILSAFE") != ""}
 	if s := os.Getenv("SEED"); s != "" {
 		seed, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
 			t.Fatalf("SEED=%q is no number", s)
 		}
-		show(t, sim.Run(seed, sim.Options{}), true)
+		show(t, sim.Run(seed, o), true)
 		return
 	}
 	seeds := uint64(300)
@@ -40,7 +41,6 @@ func TestSeeds(t *testing.T) {
 		}
 		seeds = n
 	}
-	o := sim.Options{Failsafe: os.Getenv("FAILSAFE") != ""}
 	began := time.Now()
 	var events, simulated, failed, stuck atomic.Int64
 	var mu sync.Mutex
