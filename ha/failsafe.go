@@ -69,7 +69,11 @@ func (n *Node) observeFailsafe() {
 	v := n.voter.Load()
 	v.enabled.Store(on)
 	if ok {
-		v.seen(n.cluster.Initialize.SystemID, r.Stamp(), r.List().Has(n.cfg.Name))
+		id := n.cluster.Initialize
+		if !id.Valid() {
+			id.SystemID = ""
+		}
+		v.seen(id.SystemID, r.Stamp(), r.List().Has(n.cfg.Name))
 	}
 	if _, open := n.lease.Open(); open && (on || len(r.Members) > 0) {
 		members, unanimous := policy.FailsafeList(n.cluster, n.dynamic, n.cfg.Name)
