@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -40,6 +41,15 @@ type Lease struct {
 
 	longest time.Duration // the longest ttl known (R4d)
 	highest uint64        // the highest epoch known (R4d)
+
+	// Failsafe mode (R12, R13); see failsafe.go.
+	want      *List      // the list that the holder wants; nil: as it is
+	sent      []sentList // renewals without an answer that change the list
+	failsafe  bool       // it is on, as last read
+	lastList  List       // of the last record that could be read
+	listKnown bool
+	copied    []string        // the copy of the list
+	votes     map[string]bool // for the version last read
 }
 
 // Identity is who a Lease acts for.
@@ -75,7 +85,10 @@ func (l *Lease) Observe(snap Snapshot, arrived time.Duration) {
 	item, _ := snap.Item(KeyLease)
 	if !l.read || item.Version != l.sinceOf {
 		l.since, l.sinceOf = arrived, item.Version
+		l.votes = nil
 	}
+	// A renewal whose base is gone was performed, and is what was read or went by, or it never will be.
+	l.sent = slices.DeleteFunc(l.sent, func(s sentList) bool { return s.base != item.Version })
 	l.read = true
 	l.setRecord(item)
 	l.leader, _ = snap.Item(KeyLeader)
@@ -90,6 +103,7 @@ func (l *Lease) setRecord(item Item) {
 	l.highest = max(l.highest, l.record.Epoch)
 	if l.recordErr == nil {
 		l.longest = max(l.longest, time.Duration(l.record.TTL))
+		l.lastList, l.listKnown = l.record.List(), true
 	}
 }
 
@@ -146,6 +160,8 @@ func (l *Lease) Renew(sent time.Duration, session string, ttl time.Duration, not
 	if note != nil {
 		r.Note = note
 	}
+	next := l.nextList()
+	r.Members, r.Unanimous = next.Members, next.Unanimous
 	step := Step{Sent: sent, kind: stepRenew, record: r, session: session}
 	if ttl < old {
 		step.Shorten = min(l.deadline, sent+Validity(ttl))
@@ -156,8 +172,12 @@ func (l *Lease) Renew(sent time.Duration, session string, ttl time.Duration, not
 		}
 		step.putLeader = true
 	}
+	l.sending(r)
 	return step, step.fill(l.item.Version, l.leader.Version, l.id.Name)
 }
+
+// Members is the failsafe list that the step writes, so that its copy can go with it.
+func (s Step) Members() []string { return s.record.Members }
 
 // fill completes the transaction: both keys, as read, and their new values.
 func (s *Step) fill(lease, leader Version, name string) error {
@@ -171,71 +191,6 @@ func (s *Step) fill(lease, leader Version, name string) error {
 		s.Txn.Then = append(s.Txn.Then, PutSession(KeyLeader, []byte(name), s.session))
 	}
 	return nil
-}
-
-// Take returns the step of rules R4, R5 and R6: the record goes to the next epoch under our nonce, and `leader` to us,
-// in one transaction; the key of the replaced holder goes with the same transaction, never before. fresh says that the
-// cluster is new: `initialize` is absent or our own claim (R4d).
-func (l *Lease) Take(now, sent time.Duration, session string, ttl time.Duration, fresh bool) (Step, error) {
-	if t := l.Takeable(now, fresh); !t.Allowed {
-		return Step{}, fmt.Errorf("%w: %s", ErrMayNotTake, t.Why)
-	}
-	r := Record{
-		Epoch: max(l.record.Epoch, l.highest) + 1, Holder: l.id.Name, Instance: l.id.Instance, Nonce: l.id.Nonce,
-		Counter: 1, TTL: Seconds(ttl), Session: session, State: Held,
-		Members: l.record.Members, Note: l.record.Note,
-	}
-	step := Step{Sent: sent, kind: stepTake, record: r, session: session, putLeader: true}
-	return step, step.fill(l.item.Version, l.leader.Version, l.id.Name)
-}
-
-// Takeable is the judgement of rule R4.
-type Takeable struct {
-	Allowed bool
-	// In is how long until it will be allowed if nothing changes; 0 when waiting alone will not help, or Allowed.
-	In time.Duration
-	// Why is the rule's reason, in words.
-	Why string
-}
-
-// Takeable says whether rule R4 allows a take now. fresh: see Take.
-func (l *Lease) Takeable(now time.Duration, fresh bool) Takeable {
-	switch {
-	case !l.read:
-		return Takeable{Why: "the store was not read yet"}
-	case l.open:
-		return Takeable{Why: "this node's own epoch is open"}
-	case l.leader.Version != Absent && !l.leaderRemovable():
-		return Takeable{Why: fmt.Sprintf("the key leader is held by %q", l.leader.Value)}
-	case l.item.Version == Absent || l.recordErr != nil:
-		if fresh && l.item.Version == Absent {
-			return Takeable{Allowed: true, Why: "the cluster is new"}
-		}
-		if l.longest == 0 {
-			return Takeable{Why: "the lease record is absent or unreadable, and no ttl is known to wait for"}
-		}
-		return l.waited(now, l.longest, "the lease record is absent or unreadable")
-	case l.record.State == Released:
-		return Takeable{Allowed: true, Why: "released with proof " + l.record.Proof}
-	case l.record.Nonce == l.id.Nonce:
-		return Takeable{Allowed: true, Why: "held under this node's own guard, whose epoch is closed"}
-	default:
-		return l.waited(now, time.Duration(l.record.TTL), fmt.Sprintf("held by %q", l.record.Holder))
-	}
-}
-
-func (l *Lease) waited(now, ttl time.Duration, what string) Takeable {
-	left := l.since + ttl - now
-	if left > 0 {
-		return Takeable{In: left, Why: fmt.Sprintf("%s, unchanged for %v of %v", what, (now - l.since).Round(time.Millisecond), ttl)}
-	}
-	return Takeable{Allowed: true, Why: fmt.Sprintf("%s, unchanged for %v", what, ttl)}
-}
-
-// leaderRemovable is rule R5: the key is the replaced holder's, and hangs on the very session that its record names.
-func (l *Lease) leaderRemovable() bool {
-	return l.recordErr == nil && l.item.Version != Absent && l.leader.Session != "" &&
-		string(l.leader.Value) == l.record.Holder && l.leader.Session == l.record.Session
 }
 
 // Close tells the lease that the guard closed the epoch: nothing of it runs any more, and it never opens again.
@@ -308,6 +263,8 @@ func (l *Lease) Settle(step Step, result Result, err error) (deadline time.Durat
 	l.record, l.recordErr = step.record, nil
 	l.highest = max(l.highest, step.record.Epoch)
 	l.longest = max(l.longest, time.Duration(step.record.TTL))
+	l.lastList, l.listKnown = step.record.List(), true
+	l.sent, l.votes = nil, nil // the base of every other renewal, and what was voted on, is gone
 	if step.putLeader {
 		l.made, l.madeSession = result.Versions[KeyLeader], step.session
 		l.leader = Item{Key: KeyLeader, Value: []byte(l.id.Name), Version: l.made, Session: step.session}
@@ -323,8 +280,8 @@ func (l *Lease) Settle(step Step, result Result, err error) (deadline time.Durat
 		l.epoch, l.open, l.deadline = step.record.Epoch, true, 0
 	}
 	l.renewed = step.Sent
-	// Never less than what an earlier renewal gave: that was sent before, and a lower ttl was shortened for already. What
-	// a resumed guard held for a pause is more than any renewal gives, and ends here.
+	// Never less than what an earlier renewal or round of promises gave: that was sent before, and a lower ttl was
+	// shortened for already. What a resumed guard held for a pause is more than any renewal gives, and ends here.
 	l.deadline = step.Sent + Validity(time.Duration(step.record.TTL))
 	return l.deadline
 }

@@ -26,6 +26,12 @@ func (n *Node) act(ctx context.Context, v policy.View, d policy.Decision) (faile
 	if d.Probe != "" {
 		n.probe(ctx, d.Probe)
 	}
+	if d.Promises {
+		n.askPromises(ctx)
+	}
+	if d.Votes {
+		n.askVotes(ctx)
+	}
 	for _, a := range d.Actions {
 		changed, err := n.do(ctx, v, a)
 		again = again || changed
@@ -162,7 +168,7 @@ func (n *Node) renew(ctx context.Context, a policy.Renew) error {
 			return fmt.Errorf("the guard did not shorten its deadline: %w", err)
 		}
 	}
-	ops := n.leaderKeys()
+	ops := append(n.leaderKeys(), n.failsafeKey(step.Members())...)
 	step.Txn.Then = append(step.Txn.Then, ops...)
 	res, err := n.send(ctx, step.Txn)
 	deadline := n.lease.Settle(step, res, err)
@@ -195,6 +201,11 @@ func (n *Node) extend(ctx context.Context, deadline time.Duration) error {
 
 // take is rules R4 to R6.
 func (n *Node) take(ctx context.Context, a policy.Take) error {
+	v := n.voter.Load()
+	if err := v.beginTake(); err != nil {
+		return err
+	}
+	defer v.endTake()
 	sent := n.clock.Now()
 	if err := n.keepSession(ctx); err != nil {
 		return err
@@ -230,6 +241,7 @@ func (n *Node) take(ctx context.Context, a policy.Take) error {
 	n.counters.add("takes", 1)
 	n.slotSeen = nil
 	n.checkpointed = false
+	v.closed.Store(false) // before it is so: in doubt no vote and no promise
 	if err := n.guard().OpenEpoch(ctx, n.term(deadline)); err != nil {
 		n.lease.Close() // the guard has no such epoch, so nothing can run under it: give it back (R8)
 		return fmt.Errorf("the guard did not open epoch %d: %w", n.epoch(), err)

@@ -116,8 +116,10 @@ type Guard interface {
 	Close() error
 }
 
-// Peers asks one member for its status; *rest.Client is one.
+// Peers asks other members; *rest.Client is one.
 type Peers interface {
+	// Post sends a request to a member: promises and votes (lease rules R12, R13).
+	rest.Poster
 	// Status asks the member at its api_url, and returns by ctx.
 	Status(ctx context.Context, apiURL string) (rest.Status, error)
 }

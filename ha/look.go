@@ -23,6 +23,7 @@ func (n *Node) look(ctx context.Context) policy.View {
 	var begun time.Duration
 	n.server, begun = n.observer.latest(ctx, asked)
 	n.settle(begun)
+	n.tellVoter()
 	n.findForeign(ctx)
 	n.noteDown()
 	n.learn()
@@ -35,6 +36,13 @@ func (n *Node) callLimit() time.Duration {
 	limit := n.dynamic.RetryTimeout
 	if _, open := n.lease.Open(); open && !n.dynamic.Pause {
 		left := n.lease.Deadline() - dcs.FenceHeadStart(n.leaseTTL()) - n.clock.Now()
+		if r, _, ok, _ := n.lease.Record(); ok && len(r.Members) > 0 && n.dynamic.FailsafeMode {
+			// Time must be left to ask for promises when this call gets no answer (R12).
+			left = max(left-askLimit, left/2)
+			if n.readErr != nil {
+				limit = min(limit, time.Second)
+			}
+		}
 		return min(limit, left)
 	}
 	if n.readErr != nil {
@@ -75,6 +83,7 @@ func (n *Node) readStore(ctx context.Context) {
 	n.snap = snap
 	n.lease.Observe(snap, n.clock.Now())
 	n.decode(snap)
+	n.observeFailsafe()
 }
 
 // Decode reads the shared records out of what a store's Read returned.
@@ -105,6 +114,7 @@ func (n *Node) decode(snap dcs.Snapshot) {
 			n.log.Warn("dynamic configuration", "warning", w)
 		}
 		n.dynamic = c.Dynamic
+		n.ttl.Store(int64(n.dynamic.TTL))
 		n.lease.KnowTTL(n.dynamic.TTL)
 		n.settings = mergeSettings(n.cfg.Local, n.dynamic.PostgreSQL)
 	}
@@ -136,6 +146,7 @@ func (n *Node) readGuard(ctx context.Context) {
 	if fresh {
 		n.newLease(st)
 		n.lease.Observe(n.snap, n.clock.Now())
+		n.lease.SetFailsafe(n.dynamic.FailsafeMode, n.clock.Now())
 	}
 	if epoch, open := n.lease.Open(); open && (!st.Open || st.Epoch != epoch) {
 		// The guard closed the epoch by itself: its deadline passed.
@@ -299,14 +310,15 @@ func (n *Node) view() policy.View {
 			Unfit:     n.unfit(), Unfenced: n.unfenced(),
 			FencePause: dcs.FenceHeadStart(n.leaseTTL()),
 		},
-		Store:   policy.Store{Known: n.known, Failed: n.readErr != nil, Silent: now - n.readSent},
-		Cluster: n.cluster,
-		Lease:   n.leaseView(now),
-		Server:  n.serverView(now),
-		Line:    n.lineView(now),
-		Peers:   n.peersView(now),
-		Last:    n.lastView(now),
-		Stop:    n.stopping,
+		Store:    policy.Store{Known: n.known, Failed: n.readErr != nil, Silent: now - n.readSent},
+		Cluster:  n.cluster,
+		Lease:    n.leaseView(now),
+		Server:   n.serverView(now),
+		Line:     n.lineView(now),
+		Failsafe: n.failsafeView(now),
+		Peers:    n.peersView(now),
+		Last:     n.lastView(now),
+		Stop:     n.stopping,
 	}
 	if n.stopping {
 		v.StopFor = now - n.stopAt
@@ -370,7 +382,7 @@ func (n *Node) leaseView(now time.Duration) policy.Lease {
 		v.Note, _ = n.note()
 	}
 	t := l.Takeable(now, n.fresh())
-	v.Takeable, v.TakeIn, v.TakeWhy = t.Allowed, t.In, t.Why
+	v.Takeable, v.TakeIn, v.TakeWhy, v.NeedVotes = t.Allowed, t.In, t.Why, t.NeedVotes
 	return v
 }
 

@@ -53,6 +53,9 @@ type Node struct {
 	guardState fence.State
 	guardErr   error
 
+	voter atomic.Pointer[voter] // nil before Run has loaded it
+	fs    failsafe
+
 	server  postgres.Status // last observation
 	walEnd  wal.Position    // measured on the stopped server; zero when not
 	line    line
@@ -85,6 +88,7 @@ type Node struct {
 	reload   atomic.Bool
 	// detaching asks Run to return and to leave everything as it is.
 	detaching atomic.Bool
+	ttl       atomic.Int64 // of the configuration in force, for the voter
 	// wasPrimary says that the callbacks know this server as the primary, or as demoted.
 	wasPrimary atomic.Bool
 	counters   counters
@@ -99,6 +103,8 @@ func newNode(c Config) *Node {
 		dynamic:  cluster.ParseDynamic(bootstrapConfig(c.Bootstrap)),
 		settings: mergeSettings(c.Local, nil),
 	}
+	n.ttl.Store(int64(n.dynamic.TTL))
+	n.fs.voted = -time.Hour
 	n.calls = callbacks.NewRunner(c.Callbacks, n.log)
 	n.report.Store(&rest.Report{Name: c.Name, Scope: c.Scope, Version: c.Version, Tags: c.Tags,
 		State: cluster.StateStopped, Role: cluster.RoleUninitialized, Reason: "starting", LoopAt: time.Now()})
@@ -207,6 +213,7 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.guardState = st
 	n.sayFence(st)
+	n.voter.Store(openVoter(n.cfg.StateDir, st.BootID, n.clock, n.log, func() time.Duration { return time.Duration(n.ttl.Load()) }))
 	n.newLease(st)
 	return nil
 }

@@ -1,9 +1,12 @@
 package ha_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"sync"
 	"syscall"
@@ -149,6 +152,9 @@ type bubble struct {
 	clock  dcs.Clock
 	server *memory.Server
 	nodes  map[string]*bubbleNode
+	// bootstrap is the dynamic configuration that the cluster is created with.
+	bootstrap map[string]any
+	down      map[string]bool // hosts that nobody reaches
 }
 
 type bubbleNode struct {
@@ -169,7 +175,7 @@ func (b *bubble) Status(_ context.Context, apiURL string) (rest.Status, error) {
 		return rest.Status{}, err
 	}
 	n := b.nodes[u.Hostname()]
-	if n == nil || n.node == nil {
+	if n == nil || n.node == nil || b.down[u.Hostname()] {
 		return rest.Status{}, errors.New("connection refused")
 	}
 	r := n.node.Report()
@@ -181,8 +187,24 @@ func (b *bubble) Status(_ context.Context, apiURL string) (rest.Status, error) {
 	}, nil
 }
 
+// Post hands a request to another node's real handler.
+func (b *bubble) Post(ctx context.Context, to string, body []byte) (string, int, error) {
+	req := httptest.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
+	n := b.nodes[req.URL.Hostname()]
+	if n == nil || n.node == nil || b.down[req.URL.Hostname()] {
+		return "", 0, errors.New("connection refused")
+	}
+	w := httptest.NewRecorder()
+	rest.Handler(n.node).ServeHTTP(w, req)
+	return w.Body.String(), w.Code, nil
+}
+
 func newBubble(t *testing.T, names ...string) *bubble {
-	b := &bubble{t: t, clock: dcs.ProcessClock(), nodes: map[string]*bubbleNode{}}
+	return newBubbleWith(t, nil, names...)
+}
+
+func newBubbleWith(t *testing.T, bootstrap map[string]any, names ...string) *bubble {
+	b := &bubble{t: t, clock: dcs.ProcessClock(), nodes: map[string]*bubbleNode{}, bootstrap: bootstrap, down: map[string]bool{}}
 	b.server = memory.NewServer(b.clock)
 	fakes := map[string]*postgrestest.Fake{}
 	for _, name := range names {
@@ -202,7 +224,7 @@ func (b *bubble) start(name string) {
 	n := b.nodes[name]
 	node, err := ha.New(ha.Config{
 		Name: name, Scope: "demo", APIURL: "http://" + name + "/patroni", ConnURL: "postgres://" + name + ":5432/postgres", StateDir: b.t.TempDir(),
-		Store: n.store, Postgres: n.fake, Guard: n.guard, Peers: b, Clock: b.clock,
+		Store: n.store, Postgres: n.fake, Guard: n.guard, Peers: b, Clock: b.clock, Bootstrap: b.bootstrap,
 		Callbacks: []callbacks.Callback{callbacks.Func(func(_ context.Context, e callbacks.Event) error { n.events <- e; return nil })},
 	})
 	require.NoError(b.t, err)
@@ -290,7 +312,7 @@ func TestBootstrapAndSwitchover(t *testing.T) {
 // The store hangs for the leader alone: it ends before another may begin (invariants I1, I2).
 func TestLeaderCutFromTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBubble(t, "a", "b", "c")
+		b := newBubbleWith(t, map[string]any{"failsafe_mode": false}, "a", "b", "c")
 		defer b.stop()
 		b.until("healthy", 20*time.Second, b.healthy)
 		old := b.leader()

@@ -140,8 +140,9 @@ func (n *Node) askPeers(ctx context.Context) {
 	if n.asking || (n.asked != 0 && n.clock.Now()-n.asked < askPause) {
 		return
 	}
-	members := make([]cluster.Member, 0, len(n.cluster.Members))
-	for _, m := range n.cluster.Members {
+	known := n.cluster.Known(n.dynamic.FailsafeMode)
+	members := make([]cluster.Member, 0, len(known))
+	for _, m := range known {
 		if m.Name != n.cfg.Name && m.APIURL != "" {
 			members = append(members, m)
 		}
@@ -178,11 +179,11 @@ func (n *Node) Ask(ctx context.Context, members []cluster.Member) []rest.Answer 
 
 func (n *Node) peersView(now time.Duration) []policy.Peer {
 	var peers []policy.Peer
-	for _, m := range n.cluster.Members {
+	for _, m := range n.cluster.Known(n.dynamic.FailsafeMode) {
 		if m.Name == n.cfg.Name {
 			continue
 		}
-		p := policy.Peer{Name: m.Name, Tags: m.Tags, Patroni: m.Pgregent == "", Connected: n.connected(m.Name)}
+		p := policy.Peer{Name: m.Name, Tags: m.Tags, Patroni: m.Pgregent == "", Voteless: m.NoVote, Connected: n.connected(m.Name)}
 		if m.APIURL == "" {
 			p.Asked = true // nobody can ask it, so nobody waits for its answer
 		} else if a, ok := n.answers[m.Name]; ok {

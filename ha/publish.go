@@ -98,7 +98,7 @@ func (n *Node) member() cluster.Member {
 	_, leads := n.lease.Open()
 	m := cluster.Member{
 		Name: n.cfg.Name, ConnURL: n.cfg.ConnURL, APIURL: n.cfg.APIURL, ProxyURL: n.cfg.ProxyURL,
-		State: state, Role: role, Version: cluster.ProtocolVersion, Pgregent: n.cfg.Version,
+		State: state, Role: role, Version: cluster.ProtocolVersion, Pgregent: n.cfg.Version, NoVote: n.voteless(),
 		CheckpointAfterPromo: n.checkpointed || !leads || role != cluster.RolePrimary, Tags: n.cfg.Tags.Published(), Pause: n.dynamic.Pause,
 	}
 	for k, c := range s.PendingRestart {

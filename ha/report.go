@@ -192,6 +192,7 @@ func (n *Node) sendReport(v policy.View, d policy.Decision) {
 		Epoch: v.Lease.Epoch, LeaseLeft: v.Lease.Left, Promotions: n.state.Promotions, End: v.Server.Branch.End,
 		WasPrimary: v.Server.WasPrimary, Counters: n.counters.all(), Fence: n.fenceReport(),
 	}
+	r.FailsafeActive = v.Store.Failed && v.Failsafe.Enough || v.Failsafe.PromisedTo != ""
 	if r.SystemID == "" {
 		r.SystemID = s.Control.SystemID
 	}

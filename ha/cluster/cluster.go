@@ -7,6 +7,8 @@
 package cluster
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgregent/pgregent/postgres/wal"
@@ -57,6 +59,21 @@ func (c *Cluster) Member(name string) (Member, bool) {
 		}
 	}
 	return Member{}, false
+}
+
+// Known are the members, ascending by name, and with failsafe mode those that only the key failsafe names any more:
+// their own keys went with their sessions, and their WAL counts in an election all the same (reference section 5.7.2).
+func (c *Cluster) Known(failsafe bool) []Member {
+	known := c.Members
+	for name, url := range c.Failsafe.Members {
+		if _, ok := c.Member(name); !ok && failsafe {
+			known = append(known[:len(known):len(known)], Member{Name: name, APIURL: url})
+		}
+	}
+	if len(known) > len(c.Members) {
+		slices.SortFunc(known, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	}
+	return known
 }
 
 // Leader is the key `leader`: the plain name of the leading member.
@@ -116,6 +133,7 @@ type Member struct {
 	State, Role           string
 	Version               string // Patroni protocol level
 	Pgregent              string // our own version; empty: a Patroni member
+	NoVote                bool   // `no_vote`: it lost its memory of promises and must be taken into the failsafe list anew
 	CheckpointAfterPromo  bool   // `checkpoint_after_promote: false` is absent: rewinding from this primary is safe
 	Tags                  Tags
 	PendingRestart        bool

@@ -315,6 +315,7 @@ func decodeMember(k Key, name string, value []byte) Member {
 	}
 	m.ConnURL, m.APIURL, m.ProxyURL = str(o["conn_url"]), str(o["api_url"]), str(o["proxy_url"])
 	m.State, m.Role, m.Version, m.Pgregent = str(o["state"]), str(o["role"]), str(o["version"]), str(o["pgregent"])
+	m.NoVote = o["no_vote"] == true
 	if m.Role == "master" {
 		m.Role = RolePrimary
 	}

@@ -9,9 +9,10 @@ import (
 )
 
 // DefaultDynamic is the dynamic configuration that a cluster bootstrapped by pgregent begins with: a lost node is
-// replaced in under ten seconds without tuning the store (design section 4).
+// replaced in under ten seconds without tuning the store (design section 4), and a store that is silent does not end a
+// healthy primary. Failsafe mode is off where the key config does not have it, as Patroni wrote it.
 func DefaultDynamic() map[string]any {
-	return map[string]any{"ttl": 8, "loop_wait": 2, "retry_timeout": 3}
+	return map[string]any{"ttl": 8, "loop_wait": 2, "retry_timeout": 3, "failsafe_mode": true}
 }
 
 // Limits of the timing settings. Patroni's minimum of ttl is 20, because nothing fences there when an agent hangs; our
@@ -181,9 +182,6 @@ func unsupported(raw map[string]any, d Dynamic) []string {
 	}
 	if d.SynchronousModeStrict {
 		no("synchronous_mode_strict", "a primary here would acknowledge commits that no standby has")
-	}
-	if d.FailsafeMode {
-		no("failsafe_mode", "a primary here would stop when the store is silent, where the setting promises that it goes on")
 	}
 	if d.StandbyCluster {
 		no("standby_cluster", "a leader here would promote, where the setting promises that it follows another cluster")

@@ -48,9 +48,12 @@ func TestDynamic(t *testing.T) {
 	require.Equal(t, []time.Duration{4, 1, 1}, timing(4, 1, 1))
 	require.Equal(t, []time.Duration{3, 1, 1}, timing(1, 1, 1))
 	require.Empty(t, ParseDynamic(DefaultDynamic()).Warnings)
+	require.True(t, ParseDynamic(DefaultDynamic()).FailsafeMode, "in clusters that we bootstrap")
+	require.False(t, ParseDynamic(nil).FailsafeMode, "where the key is absent")
 
 	d := ParseDynamic(map[string]any{"synchronous_mode": "quorum", "failsafe_mode": true, "slots": map[string]any{"x": nil}, "maximum_lag_on_failover": "1MB"})
-	require.Len(t, d.Unsupported, 3)
+	require.True(t, d.FailsafeMode)
+	require.Len(t, d.Unsupported, 2)
 	require.Equal(t, "synchronous_mode = quorum is not supported yet: a primary here would acknowledge commits that no standby has", d.Unsupported[0])
 	require.EqualValues(t, 1<<20, d.MaximumLagOnFailover)
 	require.Len(t, d.Warnings, 1)
@@ -62,7 +65,6 @@ func TestUnsupported(t *testing.T) {
 	for key, raws := range map[string][]map[string]any{
 		"synchronous_mode":        {{"synchronous_mode": true}, {"synchronous_mode": "on"}, {"synchronous_mode": json.Number("1")}, {"synchronous_mode": "Quorum"}},
 		"synchronous_mode_strict": {{"synchronous_mode_strict": "yes"}},
-		"failsafe_mode":           {{"failsafe_mode": "TRUE"}},
 		"standby_cluster": {{"standby_cluster": map[string]any{"host": "h"}}, {"standby_cluster": map[string]any{"port": 5432}},
 			{"standby_cluster": map[string]any{"restore_command": "cp"}, "synchronous_mode": true}},
 		"slots":                             {{"slots": map[string]any{"x": nil}}, {"slots": []any{"x"}}},
@@ -81,7 +83,7 @@ func TestUnsupported(t *testing.T) {
 			require.Regexp(t, "^"+regexp.QuoteMeta(key)+" = .+ is not supported yet: .+", got[0])
 		}
 	}
-	for _, raw := range []map[string]any{nil, DefaultDynamic(), {"synchronous_mode": "off"}, {"synchronous_mode": nil}, {"failsafe_mode": false}, {"slots": map[string]any{}},
+	for _, raw := range []map[string]any{nil, DefaultDynamic(), {"synchronous_mode": "off"}, {"synchronous_mode": nil}, {"failsafe_mode": "TRUE"}, {"slots": map[string]any{}},
 		{"slots": nil}, {"ignore_slots": []any{}}, {"standby_cluster": map[string]any{"host": ""}}, {"standby_cluster": nil}, {"citus": nil},
 		pg("create_replica_methods", []any{"basebackup"}), pg("create_replica_methods", "basebackup"), pg("pre_promote", "")} {
 		require.Empty(t, ParseDynamic(raw).Unsupported, "%v", raw)

@@ -166,6 +166,10 @@ func EncodeMember(m Member) []byte {
 	w.field("role", m.Role)
 	w.field("version", m.Version)
 	w.field("pgregent", m.Pgregent)
+	if m.NoVote {
+		w.key("no_vote")
+		w.WriteString("true")
+	}
 	w.field("proxy_url", m.ProxyURL)
 	if !m.CheckpointAfterPromo {
 		w.key("checkpoint_after_promote")

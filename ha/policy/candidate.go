@@ -149,7 +149,7 @@ func offHistory(lines []cluster.HistoryLine, h wal.History, end wal.Position) st
 func knownNote(v View) cluster.Note {
 	n := v.Lease.Note
 	maker := n.Promotion.Maker()
-	if maker == "" || !v.Lease.Takeable && !v.Lease.Open || made(v, n.Promotion) {
+	if maker == "" || !v.Lease.mayTake() && !v.Lease.Open || made(v, n.Promotion) {
 		return n
 	}
 	end, primary, none := v.Server.Branch.End, v.Server.Role == RolePrimary, v.Server.Data == DataEmpty
@@ -236,6 +236,9 @@ func ineligible(v View, c Config, named bool) string {
 	case s.Branch.End.LSN == 0:
 		return "where its WAL ends is not known"
 	}
+	if why := v.Failsafe.voteless(v.Self.Name, v.Failsafe.Voteless); why != "" {
+		return why
+	}
 	if why := offLine(v); why != "" {
 		return why
 	}
@@ -251,7 +254,7 @@ func rival(v View, c Config, p Peer) string {
 	if !p.Answered || p.Tags.NoFailover() || p.Unfit || (!p.Patroni && p.StoreAge > c.Dynamic.TTL) || p.End.LSN == 0 {
 		return ""
 	}
-	if p.Patroni && !p.Running {
+	if p.Patroni && !p.Running || v.Failsafe.voteless(p.Name, p.Voteless) != "" {
 		return ""
 	}
 	if p.Patroni && !p.InRecovery {

@@ -58,13 +58,18 @@ func situation(v View, c Config) Decision {
 		return paused(v, c)
 	case v.Lease.Open:
 		return leader(v, c)
-	case v.Cluster.Leader.Name != "" && v.Cluster.Leader.Name != v.Self.Name && !v.Lease.Takeable:
+	case v.Cluster.Leader.Name != "" && v.Cluster.Leader.Name != v.Self.Name && !v.Lease.mayTake():
 		// A dead holder's key goes with the take (rule R5): failover does not wait for the store to end its session.
 		d := follower(v, c)
 		if in := v.Lease.TakeIn; in > 0 {
 			d.Wake = shorter(d.Wake, in)
 		}
 		return d
+	case v.Failsafe.PromisedTo != "":
+		if d, ok := promised(v, c); ok {
+			return d
+		}
+		return noLeader(v, c)
 	case !v.Cluster.Initialize.Valid() && !v.Lease.Present:
 		// A lease record is proof that the cluster exists: then a missing key `initialize` makes nobody create another
 		// one over it, and the next leader writes it again.
@@ -114,6 +119,7 @@ func busy(v View, c Config) Decision {
 	}
 	if v.Store.Failed {
 		d.Wake = storePause
+		askPromises(v, c, &d)
 	}
 	return renewing(v, c, d)
 }
@@ -132,7 +138,7 @@ func renewing(v View, c Config, d Decision) Decision {
 		return d
 	}
 	every := v.Lease.RenewEvery
-	due := v.Lease.Renewed >= every*9/10 || untoldPromotion(v)
+	due := v.Lease.Renewed >= every*9/10 || untoldPromotion(v) || v.Failsafe.Unsettled
 	if due {
 		d.Actions = append([]Action{Renew{}}, d.Actions...)
 		d.Wake = shorter(d.Wake, every)

@@ -21,6 +21,8 @@ type Decision struct {
 	Wake    time.Duration // look again after this long at the latest
 	// Ask asks the peers over HTTP, and looks again as soon as all answered or the short deadline passed.
 	Ask bool
+	// Promises asks the failsafe list for promises (R12), Votes for votes (R13); both look again when the answers are in.
+	Promises, Votes bool
 	// Probe names the member whose Line is wanted; empty: none.
 	Probe string
 }

@@ -17,7 +17,7 @@ func noLeader(v View, c Config) Decision {
 		// The answers may show that what stands against it never came about: see knownNote.
 		return Decision{Reason: ReasonNotEligible, Detail: "nobody leads, and this node cannot: " + why, Ask: !peersFresh(v), Wake: time.Second}
 	}
-	if !v.Lease.Takeable {
+	if !v.Lease.mayTake() {
 		return waitForLease(v)
 	}
 	if targeted && v.Lease.Note.End.LSN <= v.Server.Branch.End.LSN {
@@ -96,7 +96,12 @@ func leaveToOthers(v View, c Config) (Decision, bool) {
 // contest is the election itself, on answers that are fresh.
 func contest(v View, c Config, named bool) Decision {
 	if !peersFresh(v) {
-		return Decision{Reason: ReasonNoLeader, Detail: "nobody leads: asking the members", Ask: true, Wake: time.Second}
+		d := Decision{Reason: ReasonNoLeader, Detail: "nobody leads: asking the members", Ask: true, Wake: time.Second}
+		if v.Lease.NeedVotes && v.Failsafe.Polled {
+			d = askVotes(v, "nobody leads") // still missing
+			d.Ask = true
+		}
+		return d
 	}
 	r := v.Cluster.Failover
 	if r.Err == nil && r.Candidate != "" && !named && r.ScheduledAt.IsZero() {
@@ -129,6 +134,9 @@ func answered(v View) int {
 }
 
 func take(v View, named bool, why string) Decision {
+	if v.Lease.NeedVotes {
+		return askVotes(v, why)
+	}
 	r := v.Cluster.Failover
 	return Decision{Reason: ReasonTaking, Detail: why + "; " + v.Lease.TakeWhy, Wake: contestPause,
 		Actions: []Action{Take{ClearFailover: r.Present && r.Err == nil && r.Requested() && (named || r.ScheduledAt.IsZero())}}}

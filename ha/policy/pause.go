@@ -18,7 +18,7 @@ func paused(v View, c Config) Decision {
 		d := follower(v, c)
 		d.Detail = "in pause, after a switchover: " + d.Detail
 		return d
-	case named && v.Cluster.Leader.Name == "" && v.Lease.Takeable:
+	case named && v.Cluster.Leader.Name == "" && v.Lease.mayTake():
 		if why := ineligible(v, c, true); why != "" {
 			return Decision{Reason: ReasonNotEligible, Detail: "in pause: a request names this node, but it cannot lead: " + why}
 		}
@@ -59,7 +59,7 @@ func pausedLeader(v View, c Config) Decision {
 	return renewing(v, c, d)
 }
 
-// noStore decides while the store is silent: a leader serves until the fence, a replica goes on, and nothing is promoted
+// noStore decides while the store is silent: a leader serves until the fence, or goes on with promises; a replica goes on, and nothing is promoted
 // or taken (hazard C1: unknown is not lost). What was fenced comes back read-only.
 func noStore(v View, c Config) Decision {
 	d := Decision{Reason: ReasonStoreSilent, Wake: storePause}
@@ -68,9 +68,7 @@ func noStore(v View, c Config) Decision {
 		d.Detail = "the store has not answered since this process started: waiting for it"
 		return d
 	case v.Lease.Open:
-		d.Detail = fmt.Sprintf("the store has been silent for %v: still leading for %v", round(v.Store.Silent), round(v.Lease.Left-v.Self.FencePause))
-		d.Wake = min(storePause, max(v.Lease.Left-v.Self.FencePause, 0)/3)
-		return d
+		return silentLeader(v, c)
 	}
 	d.Detail = fmt.Sprintf("the store has been silent for %v", round(v.Store.Silent))
 	if v.Server.Process == ProcessNone && v.Server.Data == DataReady && v.Last.Kind == TaskFence && !c.Dynamic.Pause {

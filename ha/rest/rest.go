@@ -17,6 +17,7 @@ import (
 
 // Node is the node that a handler serves. All methods may be called from any goroutine.
 type Node interface {
+	Voter
 	// Report is what the node last saw and decided. It never blocks, and the caller may keep but not change it.
 	Report() *Report
 	// ReadCluster reads the store now.

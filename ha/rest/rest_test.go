@@ -22,6 +22,11 @@ import (
 // fakeNode is a node whose report and cluster a test sets. A failover written into it is carried out at once when then
 // is set.
 type fakeNode struct {
+	promises []dcs.PromiseRequest
+	votes    []dcs.VoteRequest
+	accepted []string
+	answer   dcs.VoterAnswer
+	refuse   error
 	mu       sync.Mutex
 	report   Report
 	cluster  cluster.Cluster
@@ -62,7 +67,22 @@ func (n *fakeNode) Ask(_ context.Context, members []cluster.Member) []Answer {
 	}
 	return out
 }
-func (n *fakeNode) Reload()                     { n.reloaded++ }
+func (n *fakeNode) Reload() { n.reloaded++ }
+
+func (n *fakeNode) Promise(q dcs.PromiseRequest) dcs.VoterAnswer {
+	n.promises = append(n.promises, q)
+	return n.answer
+}
+
+func (n *fakeNode) Vote(q dcs.VoteRequest) dcs.VoterAnswer {
+	n.votes = append(n.votes, q)
+	return n.answer
+}
+
+func (n *fakeNode) Accept(leader string) (wal.LSN, error) {
+	n.accepted = append(n.accepted, leader)
+	return 4711, n.refuse
+}
 func (n *fakeNode) Decisions() []DecisionRecord { return []DecisionRecord{{Reason: "leader"}} }
 
 func member(name, role string) cluster.Member {
@@ -258,7 +278,7 @@ func TestAccess(t *testing.T) {
 		code int
 		text string
 	}{{nil, 401, "no auth header received"}, {[]string{"admin", "wrong"}, 401, "not authenticated"}, {[]string{"x", "secret"}, 401, "not authenticated"}} {
-		for _, path := range []string{"/switchover", "/failover", "/reload", "/failsafe", "/sigterm"} {
+		for _, path := range []string{"/switchover", "/failover", "/reload", "/failsafe", "/sigterm", "/pgregent/promise", "/pgregent/vote"} {
 			code, text, header := call(n, o, "POST", path, `{"leader":"a"}`, c.user...)
 			require.Equal(t, c.code, code, path)
 			require.Equal(t, c.text, text)

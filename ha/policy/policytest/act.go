@@ -122,8 +122,13 @@ func (a *agent) settle(step dcs.Step, on *sentStep, r reply, done func(error)) {
 	})
 }
 
-func (a *agent) take(act policy.Take, done func(error)) {
+func (a *agent) take(act policy.Take, then func(error)) {
 	sent := a.n.clock()
+	a.fs.taking = true
+	done := func(err error) {
+		a.fs.taking = false
+		then(err)
+	}
 	a.keepSession(func(err error) {
 		if err != nil {
 			done(err)
@@ -181,6 +186,7 @@ func (a *agent) renew(act policy.Renew, done func(error)) {
 		a.again = a.again || act.Announce.ID != ""
 		if err == nil {
 			step.Txn.Then = append(step.Txn.Then, a.leaderKeys()...)
+			step.Txn.Then = append(step.Txn.Then, a.failsafeKey(step)...)
 		}
 		a.send(step, err, done)
 	})

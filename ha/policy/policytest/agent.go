@@ -55,6 +55,7 @@ type agent struct {
 	seen           seenRecord // what this process knows of the record, for the invariants
 	trueSent       time.Duration
 	publishedState memberState
+	fs             failsafe
 }
 
 func (n *Node) startAgent() {
@@ -62,6 +63,7 @@ func (n *Node) startAgent() {
 	a := &agent{process: process{n: n}, w: n.w, dynamic: n.w.defaults()}
 	n.agent = a
 	a.attach(n.guard)
+	a.startVoter()
 	n.w.logf(n, "agent starts")
 	a.held = n.w.wakesHeld
 	a.wake()
@@ -142,6 +144,7 @@ func (a *agent) observe(snap dcs.Snapshot) {
 	}
 	a.cluster.Config.Dynamic = a.dynamic
 	a.snap = snap
+	a.observeFailsafe(now)
 }
 
 // learn records durably which promotions the own WAL has come through (hazard B10): the own one when it is complete, and
@@ -238,6 +241,12 @@ func (a *agent) decide() {
 	}
 	if d.Probe != "" {
 		a.probe(d.Probe)
+	}
+	if d.Promises {
+		a.askPromises()
+	}
+	if d.Votes {
+		a.askVotes()
 	}
 	a.act(d, 0)
 }

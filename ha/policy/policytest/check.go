@@ -212,7 +212,7 @@ func (w *World) checkBesidePatroni(n *Node) {
 		return
 	}
 	it := w.store.item(dcs.KeyLeader)
-	if se := w.store.sessions[it.Session]; se != nil && se.patroni && se.host != n {
+	if se := w.store.sessions[it.Session]; se != nil && se.patroni && se.host != n && !n.beyondRules(se.host) {
 		w.violate("G2", "%s accepts writes while the Patroni member %s rightly holds leader", n.host, se.host.host)
 	}
 }
@@ -221,6 +221,9 @@ func (w *World) checkBesidePatroni(n *Node) {
 type belief struct {
 	epoch uint64
 	until time.Duration // on the node's clock
+	// renewed is when a renewal was last confirmed; promised says that promises have lengthened the deadline since.
+	renewed  time.Duration
+	promised bool
 }
 
 // sending notes a lease step before it is sent.
@@ -338,4 +341,5 @@ func (w *World) confirmed(s *sentStep) {
 		s.n.believed = belief{epoch: s.record.Epoch}
 	}
 	s.n.believed.until = max(s.n.believed.until, until)
+	s.n.believed.renewed, s.n.believed.promised = w.now, false
 }

@@ -34,6 +34,7 @@ func (n *Node) memberValue(isPatroni bool, task policy.TaskKind) []byte {
 	}
 	if !isPatroni {
 		m.Pgregent = version
+		m.NoVote = n.agent != nil && !n.agent.fs.voter.Joined() && n.agent.dynamic.FailsafeMode
 	}
 	switch n.pg.state {
 	case pgStarting:

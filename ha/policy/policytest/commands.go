@@ -53,6 +53,7 @@ func (s *Story) nodeCommands() map[string]func([]string) error {
 		"restart":           s.onNode((*Node).Start),
 		"stop":              s.onNode((*Node).Stop),
 		"wipe":              s.onNode((*Node).Wipe),
+		"forget":            s.onNode(func(n *Node) { n.voter = voterDisk{} }),
 		"freeze":            s.forTime((*Node).Freeze),
 		"freeze-guard":      s.forTime((*Node).FreezeGuard),
 		"freeze-postmaster": s.forTime((*Node).FreezePostmaster),

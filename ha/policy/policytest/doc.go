@@ -23,7 +23,7 @@
 //
 // The model leaves out the optional rungs (cgroup, PID namespace, admission, watchdog device), the pidfd and the socket.
 // The package does not test package ha, package fence, a backend or real PostgreSQL, and it does not model replay that
-// lags behind what was received, synchronous replication, an archive, or failsafe mode.
+// lags behind what was received, synchronous replication, or an archive.
 //
 // # Stories
 //
@@ -59,7 +59,8 @@
 //	cluster a b c              three nodes; runs silently until a leads and the others stream, and starts the clock
 //	cluster empty a b c        three nodes with empty data directories, programs started, nothing happened yet
 //	cluster a p:patroni        p runs Patroni
-//	cluster a b ttl=30 ...     settings of the dynamic configuration (default ttl 8, loop_wait 2, retry_timeout 3)
+//	cluster a b ttl=30 ...     settings of the dynamic configuration (default ttl 8, loop_wait 2, retry_timeout 3, and
+//	                           failsafe=off, unlike the product)
 //	join d                     adds a node with an empty data directory and starts it
 //	patroni p                  adds a node that runs Patroni
 //	twin a2 a                  adds a machine a2 whose member name is a
@@ -94,6 +95,7 @@
 //	pause-node a 5s            agent, guard and the whole server stand still; the kernel's timer works
 //	busy a 2s                  a client's statement is in flight at a, and acknowledged in two seconds
 //	wipe a                     the data directory is lost
+//	forget a                   after kill: the disk's memory of promises is lost
 //	swap a patroni             the other program is started on the node's data directory, under its name (or pgregent)
 //	drift a 1.1                the node's clock runs at this rate from now on
 //	tag a nofailover=true      sets tags
@@ -119,6 +121,7 @@
 //	schedule 30s a b           a switchover that is due in 30 s
 //	pause on, pause off        maintenance mode, in the dynamic configuration
 //	set ttl=30 loop_wait=10    changes the dynamic configuration
+//	failsafe on, failsafe off  failsafe mode, in the dynamic configuration
 //	delete KEY                 an operator deletes leader, lease, initialize, ...
 //	put KEY VALUE              an operator writes anything
 //	end-session a              the store ends the session of a early

@@ -48,6 +48,11 @@ const (
 	MistakeNoKernelTimer     Mistake = "no kernel timer"                                          // A2
 	MistakeNoDeathSignal     Mistake = "no death signal"                                          // A2
 	MistakeNoSignal          Mistake = "no standby.signal at rest"                                // A17
+	MistakeNoVotes           Mistake = "take without votes"                                       // R13
+	MistakePromiseForgotten  Mistake = "a promise is not persisted"                               // R14
+	MistakeVoteForgotten     Mistake = "a vote does not bind"                                     // R13
+	MistakeQuorumOff         Mistake = "one promise too few"                                      // R12
+	MistakeListOnePhase      Mistake = "the list is changed in one phase"                         // R12
 )
 
 func (w *World) broken(m Mistake) bool { return w.opt.Mistake == m }

@@ -23,12 +23,14 @@ type Node struct {
 	boots     int
 	instances int
 	disk      disk
+	voter     voterDisk
 	pg        postgres
 	orphans   []*statement // busy backends of a postmaster that was killed
 	guard     *guard       // the one that lives, or the last one
 	agent     *agent
 	patroni   *patroni
-	isPatroni bool // which program is installed
+	isPatroni bool          // which program is installed
+	patroniAt time.Duration // when Patroni was last started
 
 	tags      cluster.Tags
 	canRewind bool

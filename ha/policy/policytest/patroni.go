@@ -23,13 +23,14 @@ type patroni struct {
 	reason      string
 	published   string
 	publishing  bool
+	fs          patroniFailsafe
 	silentSince time.Duration
 }
 
 func (n *Node) startPatroni() {
 	p := &patroni{process: process{n: n}, w: n.w}
 	p.held = n.w.wakesHeld
-	n.patroni = p
+	n.patroni, n.patroniAt = p, n.w.now
 	n.w.logf(n, "Patroni starts")
 	p.wake()
 }
@@ -114,8 +115,8 @@ func (p *patroni) openSession() reply {
 // noStore: a primary demotes when the store is not accessible, everybody else goes on.
 func (p *patroni) noStore() {
 	if p.n.pg.primary && p.n.pg.state == pgRunning {
-		p.say("demoting self because DCS is not accessible and I was a leader")
-		p.demote("")
+		p.goOn(p.end)
+		return
 	}
 	p.end()
 }
@@ -137,6 +138,9 @@ func (p *patroni) decide() {
 		p.lead()
 	case held:
 		p.follow(string(key.Value))
+		p.end()
+	case p.pretended() != "":
+		p.follow(p.pretended())
 		p.end()
 	case p.n.pg.state == pgStopped:
 		p.work(func(done func()) { p.n.pgStart(start{}, func(error) { done() }) })
@@ -293,7 +297,7 @@ func (p *patroni) race() {
 	}
 	left, healthiest := len(others), true
 	judge := func() {
-		if !healthiest || p.session == "" || p.behindHistory() {
+		if !healthiest || p.excluded() || p.session == "" || p.behindHistory() {
 			p.say("following a different leader because I am not the healthiest node")
 			if n.pg.primary && p.session != "" {
 				p.demote("")
@@ -380,6 +384,7 @@ func (p *patroni) publish(done func()) {
 		}
 		txn := dcs.Txn{Then: []dcs.Op{dcs.PutSession(cluster.MembersPrefix+p.n.name, []byte(value), id)}}
 		if n := p.n; n.pg.state == pgRunning && n.pg.primary && string(p.cl.Leader.Name) == n.name {
+			txn.Then = append(txn.Then, p.failsafeKey()...)
 			txn.Then = append(txn.Then, dcs.Put(cluster.KeyStatus, cluster.EncodeStatus(cluster.LeaderStatus{Optime: n.disk.tip.lsn})))
 			if h := n.disk.tip.branch.history; len(h.Switches) > 0 && !sameHistory(p.cl.History.Lines, h) {
 				txn.Then = append(txn.Then, dcs.Put(cluster.KeyHistory, n.historyValue(p.cl.History.Lines)))

@@ -16,6 +16,7 @@ func (s *Story) storeCommands() map[string]func([]string) error {
 		"failover":    s.failover,
 		"schedule":    s.schedule,
 		"pause":       s.pauseCluster,
+		"failsafe":    func(args []string) error { return s.set([]string{"failsafe=" + arg(args, 0)}) },
 		"set":         s.set,
 		"delete":      s.deleteKey,
 		"put":         s.put,
@@ -124,6 +125,9 @@ func merge(conf map[string]any, settings []string) error {
 		if !ok {
 			return errUsage
 		}
+		if k == "failsafe" {
+			k = "failsafe_mode"
+		}
 		conf[k] = yamlValue(v)
 	}
 	return nil
@@ -136,6 +140,7 @@ func (w *World) config() string {
 
 func (w *World) rawConfig() map[string]any {
 	conf := cluster.DefaultDynamic()
+	delete(conf, "failsafe_mode") // stories say when it is on
 	_ = merge(conf, w.settings)
 	return conf
 }
@@ -193,6 +198,9 @@ func (w *World) Status() string {
 		if rec.Proof != "" {
 			fmt.Fprintf(&b, " (%s)", rec.Proof)
 		}
+	}
+	if len(rec.Members) > 0 {
+		fmt.Fprintf(&b, ", failsafe list %v", rec.List())
 	}
 	if key.Version == dcs.Absent {
 		b.WriteString(", no leader\n")

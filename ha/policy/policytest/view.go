@@ -36,6 +36,7 @@ func (a *agent) view() policy.View {
 	v.Server = a.server(now)
 	v.Lease = a.leaseView(now)
 	v.Line = a.lineView(now)
+	v.Failsafe = a.failsafeView(now)
 	v.Peers = a.peerView(now)
 	if at := a.cluster.Failover.ScheduledAt; !at.IsZero() {
 		v.ScheduledIn = at.Sub(wallClock(a.w.now))
@@ -101,7 +102,7 @@ func (a *agent) leaseView(now time.Duration) policy.Lease {
 		out.RenewEvery = dcs.RenewEvery(a.ttl(), a.loopWait())
 	}
 	t := l.Takeable(now, a.fresh())
-	out.Takeable, out.TakeIn, out.TakeWhy = t.Allowed, t.In, t.Why
+	out.Takeable, out.TakeIn, out.TakeWhy, out.NeedVotes = t.Allowed, t.In, t.Why, t.NeedVotes
 	return out
 }
 
@@ -207,12 +208,13 @@ func (d *disk) settleIntent(forget bool) {
 // peerView is one Peer for every other member, with the last answer, if any.
 func (a *agent) peerView(now time.Duration) []policy.Peer {
 	var out []policy.Peer
-	for i := range a.cluster.Members {
-		m := &a.cluster.Members[i]
+	members := a.cluster.Known(a.dynamic.FailsafeMode)
+	for i := range members {
+		m := &members[i]
 		if m.Name == a.n.name {
 			continue
 		}
-		p := policy.Peer{Name: m.Name, Tags: m.Tags, Patroni: m.Pgregent == ""}
+		p := policy.Peer{Name: m.Name, Tags: m.Tags, Patroni: m.Pgregent == "", Voteless: m.NoVote}
 		for _, got := range a.answers {
 			if got.peer.Name == m.Name {
 				p = got.peer
@@ -250,8 +252,9 @@ func (a *agent) askPeers() {
 	sent := a.n.clock()
 	left := 0
 	var got []answer
-	for i := range a.cluster.Members {
-		if a.cluster.Members[i].Name != a.n.name {
+	members := a.cluster.Known(a.dynamic.FailsafeMode)
+	for i := range members {
+		if members[i].Name != a.n.name {
 			left++
 		}
 	}
@@ -266,16 +269,17 @@ func (a *agent) askPeers() {
 		a.post(0, end)
 		return
 	}
-	for i := range a.cluster.Members {
-		m := &a.cluster.Members[i]
+	for i := range members {
+		m := &members[i]
 		if m.Name == a.n.name {
 			continue
 		}
-		p := policy.Peer{Tags: m.Tags, Patroni: m.Pgregent == ""}
+		p := policy.Peer{Tags: m.Tags, Patroni: m.Pgregent == "", Voteless: m.NoVote}
 		to := a.w.nodeOf(m.Name)
 		name := m.Name
 		a.n.ask(&a.process, to, func() bool {
 			ok := to.answer(&p)
+			p.Patroni = to.isPatroni
 			p.Connected = ok && p.InRecovery && p.Running && to.pg.upstream == a.n.name
 			return ok
 		}, func(ok bool) {

@@ -5,15 +5,16 @@ import "github.com/pgregent/pgregent/ha/policy/policytest"
 // Row is one seeded mistake, the invariants that may notice it first, and what its seeds have in common. A mistake that
 // plain seeds seldom reach is given the faults it needs; it is not given their order or their times.
 type Row struct {
-	Mistake policytest.Mistake
-	Expect  []string
-	Focus   []string
-	Only    bool   // no other kinds of faults
-	Patroni bool   // with a Patroni member
-	Honest  bool   // without early ends of sessions and without operators who delete keys
-	Late    bool   // with requests that are performed late
-	Twin    bool   // with a second machine under the name of another
-	From    uint64 // the first seed that the short form plays: the mistake is rare, because a second rule covers for it; 0: the first
+	Mistake  policytest.Mistake
+	Expect   []string
+	Focus    []string
+	Only     bool   // no other kinds of faults
+	Patroni  bool   // with a Patroni member
+	Honest   bool   // without early ends of sessions and without operators who delete keys
+	Late     bool   // with requests that are performed late
+	Failsafe bool   // in failsafe mode, with its faults
+	Twin     bool   // with a second machine under the name of another
+	From     uint64 // the first seed that the short form plays: the mistake is rare, because a second rule covers for it; 0: the first
 }
 
 // Mistakes is the table of seeded mistakes.
@@ -50,5 +51,10 @@ func Mistakes() []Row {
 		{Mistake: policytest.MistakeNoKernelTimer, Expect: []string{"I1", "I2", "I3"}, Focus: []string{"freeze-guard"}},
 		{Mistake: policytest.MistakeNoDeathSignal, Expect: []string{"I1", "I2", "I3"}, Focus: []string{"kill-guard", "kill-agent"}},
 		{Mistake: policytest.MistakeNoSignal, Expect: []string{"I14", "I1"}, Focus: []string{"start-by-hand"}},
+		{Mistake: policytest.MistakeNoVotes, Expect: []string{"I1", "I3"}, Failsafe: true},
+		{Mistake: policytest.MistakePromiseForgotten, Expect: []string{"I1", "I3"}, Failsafe: true},
+		{Mistake: policytest.MistakeVoteForgotten, Expect: []string{"I1", "I3"}, Failsafe: true, From: 560}, // it takes five members
+		{Mistake: policytest.MistakeQuorumOff, Expect: []string{"I1", "I3"}, Failsafe: true},
+		{Mistake: policytest.MistakeListOnePhase, Expect: []string{"I1", "I3"}, Failsafe: true},
 	}
 }

@@ -68,6 +68,7 @@ func draw(r *rand.Rand, seed uint64, o Options) profile {
 		p.model += " mistake=" + strings.ReplaceAll(string(o.Mistake), " ", "_")
 	}
 	p.drawNodes(r, o)
+	p.drawFailsafe(seed, o)
 	return p
 }
 

@@ -19,6 +19,9 @@ type Options struct {
 	Honest  bool     // no early ends of sessions, no operators who delete keys
 	Late    bool     // requests may be performed late in every seed
 	Twin    bool     // a second machine runs under the name of another (hazard A15)
+	// Failsafe switches failsafe mode on in every seed, and plays its faults; otherwise in a third of them.
+	Failsafe bool
+	Plain    bool // no seed is in failsafe mode
 }
 
 // Result is what one seed came to.
@@ -88,6 +91,7 @@ type generator struct {
 	story    *policytest.Story
 	commands []string
 	err      error
+	forgot   bool
 }
 
 func (g *generator) do(format string, args ...any) {
@@ -144,6 +148,9 @@ func (g *generator) fault() {
 func (g *generator) kind(kind string, n, m *policytest.Node) {
 	r := g.r
 	a, b := n.Host(), m.Host()
+	if g.failsafe(kind, n) {
+		return
+	}
 	switch kind {
 	case "kill", "kill-agent", "kill-guard", "kill-postgres", "stop", "lose-reply", "end-session":
 		g.do("%s %s", kind, a)

@@ -18,14 +18,16 @@ import (
 // full says that the long form was asked for: PROVE=full.
 func full() bool { return os.Getenv("PROVE") == "full" }
 
-// TestSeeds plays random schedules and shows every violation as a story. SEED=n plays that seed alone.
+// TestSeeds plays random schedules and shows every violation as a story. SEED=n plays that seed alone;
+// FAILSAFE=1 plays all of them in failsafe mode.
 func TestSeeds(t *testing.T) {
+	o := sim.Options{Failsafe: os.Getenv("FAILSAFE") != ""}
 	if s := os.Getenv("SEED"); s != "" {
 		seed, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
 			t.Fatalf("SEED=%q is no number", s)
 		}
-		show(t, sim.Run(seed, sim.Options{}), true)
+		show(t, sim.Run(seed, o), true)
 		return
 	}
 	seeds := uint64(300)
@@ -44,7 +46,7 @@ func TestSeeds(t *testing.T) {
 	var mu sync.Mutex
 	kinds := map[string]int{}
 	each(seeds, func(seed uint64) bool {
-		r := sim.Run(seed, sim.Options{})
+		r := sim.Run(seed, o)
 		events.Add(int64(r.Events))
 		simulated.Add(int64(r.Time))
 		if r.Stuck {
@@ -165,7 +167,7 @@ func TestMistakes(t *testing.T) {
 
 func play(row sim.Row, seed uint64) sim.Result {
 	return sim.Run(seed, sim.Options{
-		Mistake: row.Mistake, Focus: row.Focus, Only: row.Only, Patroni: row.Patroni, Honest: row.Honest, Late: row.Late, Twin: row.Twin,
+		Mistake: row.Mistake, Focus: row.Focus, Only: row.Only, Patroni: row.Patroni, Honest: row.Honest, Late: row.Late, Twin: row.Twin, Failsafe: row.Failsafe, Plain: !row.Failsafe,
 	})
 }
 
