@@ -18,8 +18,8 @@ import (
 func (n *Node) look(ctx context.Context) policy.View {
 	asked := n.clock.Now()
 	n.observer.kick()
+	n.readGuard(ctx) // first: a guard that is gone is replaced without waiting for the store
 	n.readStore(ctx)
-	n.readGuard(ctx)
 	var begun time.Duration
 	n.server, begun = n.observer.latest(ctx, asked)
 	n.settle(begun)

@@ -355,8 +355,22 @@ func (n *Node) onGuard(e fence.Event) {
 	case fence.EventJump:
 		n.log.Warn("the wall clock jumped forward: if this machine was paused, the lease is that much older, so the guard took it off the deadline", "by", e.By)
 	case fence.EventGuardLost:
-		n.log.Error("the guard is gone; PostgreSQL went with it")
+		n.log.Error("the guard is gone, and PostgreSQL with it")
 		n.guardErr = errors.New("the guard is gone")
+		if !n.guardState.Postmaster.Foreign {
+			n.endAll() // the kernel told the postmaster, but not one that is stopped, and not its orphans
+		}
+	}
+}
+
+// endAll kills what runs in the data directory, past the guard.
+func (n *Node) endAll() {
+	dir := n.fenceConfig().Options.DataDir
+	if dir == "" {
+		return
+	}
+	if err := fence.EndAll(dir, n.cfg.Fence.Program); err != nil {
+		n.log.Error("PostgreSQL could not be ended", "error", err)
 	}
 }
 

@@ -377,10 +377,17 @@ func (n *Node) stopHard(ctx context.Context) error {
 	quick, cancel := context.WithTimeout(ctx, quitLimit)
 	err := n.guard().Stop(quick, fence.ModeImmediate)
 	cancel()
-	if err != nil && ctx.Err() == nil {
-		err = n.guard().Stop(ctx, fence.ModeKill)
+	if err == nil || ctx.Err() != nil {
+		return err
 	}
-	return err
+	answer, cancel := context.WithTimeout(ctx, quitLimit)
+	_, silent := n.guard().State(answer)
+	cancel()
+	if silent != nil {
+		n.log.Error("the guard does not answer; ending PostgreSQL without it", "error", silent)
+		n.endAll()
+	}
+	return n.guard().Stop(ctx, fence.ModeKill)
 }
 
 // fence is the forced way down. It waits for no store, SQL or disk (invariant I21): a fast shutdown while there is time,

@@ -251,9 +251,10 @@ func (g *guard) checkIdle() {
 
 func (g *guard) busy() bool { return g.state.Postmaster.Running || g.state.Orphans > 0 }
 
-// leading says that something runs, or is left, that is or was allowed to be primary under the last epoch.
+// leading says that something runs, or is left, that is or was allowed to be primary under the last epoch, or is one without any.
 func (g *guard) leading() bool {
-	return g.busy() && g.state.Postmaster.Primary && g.state.Postmaster.Epoch == g.state.Epoch
+	p := g.state.Postmaster
+	return g.busy() && p.Primary && (p.Epoch == g.state.Epoch || p.Foreign)
 }
 
 func (g *guard) push(e Event) {

@@ -142,15 +142,54 @@ func alive(pid int) bool {
 	return ok && state != 'Z' && state != 'X'
 }
 
-// clearLeftovers ends what an earlier postmaster of the directory left behind: a guard that was killed could not do it, and
-// an orphan in the middle of a statement still acknowledges it (hazard A4). A live postmaster is not a leftover: it is
-// refused, for the agent to decide about.
-func clearLeftovers(dataDir, name string) error {
-	if pid, ok := FindPostmaster(dataDir); ok {
-		return fmt.Errorf("%w: the postmaster with process id %d, which this guard did not start", ErrRunning, pid)
+// The child of a guard is written down in the guard's folder, so that the next one knows whose it was.
+const childName = "postmaster"
+
+func (g *guard) remember(pid int) {
+	_ = os.WriteFile(filepath.Join(g.home, childName), []byte(identity(pid)), 0o600)
+}
+
+// identity is a process id with the time of its start, which no other process of this boot has.
+func identity(pid int) string {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return ""
 	}
-	for range 100 {
-		left := leftovers(dataDir, name)
+	s := string(b)
+	fields := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
+	if len(fields) < 20 {
+		return ""
+	}
+	return strconv.Itoa(pid) + " " + fields[19]
+}
+
+// takeOver ends at once what a guard that was killed left in the data directory, and marks the directory as a standby's.
+// Nothing of it waits for the next start: orphans still acknowledge, and so do the sessions of a postmaster that was
+// stopped and took no signal in when its guard died (hazards A4, A5). A postmaster that no guard started is not touched.
+func (g *guard) takeOver() {
+	if pid, ok := FindPostmaster(g.dir); ok {
+		b, err := os.ReadFile(filepath.Join(g.home, childName))
+		if err != nil || string(b) == "" || string(b) != identity(pid) {
+			return
+		}
+	}
+	if err := EndAll(g.dir, g.options.Program); err != nil {
+		g.trouble.atRest = err.Error()
+		return
+	}
+	if err := writeSignal(g.dir); err != nil {
+		g.trouble.atRest = err.Error()
+	}
+}
+
+// EndAll sends SIGKILL to every process of the program that works in the data directory, until none is left, for a second at
+// most. It is what an agent does whose guard is gone or does not answer.
+func EndAll(dataDir, program string) error {
+	if program == "" {
+		program = "postgres"
+	}
+	for range 50 {
+		left := leftovers(dataDir, program)
 		if len(left) == 0 {
 			return nil
 		}
@@ -159,7 +198,17 @@ func clearLeftovers(dataDir, name string) error {
 		}
 		awaitEnd(left[0], 20*time.Millisecond)
 	}
-	return fmt.Errorf("%w: processes of an earlier server in %s got SIGKILL and are still there", ErrRunning, dataDir)
+	return fmt.Errorf("%w: processes of the server in %s got SIGKILL and are still there", ErrRunning, dataDir)
+}
+
+// clearLeftovers ends what an earlier postmaster of the directory left behind: a guard that was killed could not do it, and
+// an orphan in the middle of a statement still acknowledges it (hazard A4). A live postmaster is not a leftover: it is
+// refused, for the agent to decide about.
+func clearLeftovers(dataDir, name string) error {
+	if pid, ok := FindPostmaster(dataDir); ok {
+		return fmt.Errorf("%w: the postmaster with process id %d, which this guard did not start", ErrRunning, pid)
+	}
+	return EndAll(dataDir, name)
 }
 
 // awaitEnd waits until a process that is not a child has ended, or for d.

@@ -64,10 +64,7 @@ func (g *guard) configure(o Options) {
 		g.options.PIDNamespace = namespace
 	} else if o.DataDir != "" {
 		g.dir = o.DataDir
-		// Orphans of a guard that was killed must not wait for the next start: they still acknowledge (hazard A4).
-		if err := clearLeftovers(g.dir, o.Program); err != nil && !errors.Is(err, ErrRunning) {
-			g.state.Problem = err.Error()
-		}
+		g.takeOver()
 	}
 	if dog != o.Watchdog {
 		g.dog.disarm()

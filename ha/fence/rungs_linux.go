@@ -34,9 +34,9 @@ func (g *guard) describe() {
 	case namespace:
 		s.Guarantee = "nothing is acknowledged after the deadline, whatever is killed or frozen"
 	case g.admission.active():
-		s.Guarantee = "nothing is acknowledged over TCP after the deadline, whatever is killed or frozen; over a socket file, with agent and guard both killed or frozen, a statement in flight may be"
+		s.Guarantee = "nothing is acknowledged over TCP after the deadline, whatever is killed or frozen; over a socket file, when agent, guard and postmaster are all killed or frozen, open sessions may go on"
 	default:
-		s.Guarantee = "nothing is acknowledged after the deadline; only with agent and guard both killed or frozen, a statement in flight may be"
+		s.Guarantee = "nothing is acknowledged after the deadline; only when agent, guard and postmaster are all killed or frozen, open sessions may go on"
 	}
 	s.Problem = strings.Join(slices.DeleteFunc([]string{g.trouble.kernel, g.trouble.cgroup, g.trouble.admission, g.trouble.watchdog, g.trouble.atRest},
 		func(p string) bool { return p == "" }), "; ")

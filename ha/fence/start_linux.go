@@ -31,6 +31,7 @@ func (g *guard) start(req StartRequest) (int, error) {
 		g.beginMark()
 	}
 	unprotect(pid)
+	g.remember(pid)
 	g.describe()
 	return pid, nil
 }

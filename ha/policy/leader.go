@@ -26,7 +26,8 @@ func leader(v View, c Config) Decision {
 		return renewing(v, c, Decision{Reason: ReasonForeignServer, Wake: time.Second, Actions: []Action{Fence{Why: "the postmaster is not this node's guard's child"}},
 			Detail: "a postmaster that this node did not start runs in the data directory: it is stopped, and started again under the guard"})
 	case ProcessUnknown:
-		return renewing(v, c, Decision{Reason: ReasonGuardSilent, Detail: "the guard does not answer", Wake: contestPause})
+		// Not renewed: no deadline would come of it, and others would wait longer.
+		return Decision{Reason: ReasonGuardSilent, Detail: "the guard does not answer", Wake: contestPause}
 	}
 	switch {
 	case !s.Answers:
