@@ -28,9 +28,6 @@ const (
 func (g *guard) endless() bool { return g.state.Deadline-g.clock.Now() > noDeadline }
 
 // arm sets the timers for the next step, ours and the kernel's.
-//
-// The kernel's is set whenever a primary may run, and cleared only when SIGKILL was sent to all of it, or nothing is
-// left: a guard that is frozen at any point in between cannot keep it alive (hazard A2).
 func (g *guard) arm() {
 	if g.timer != nil {
 		g.timer.Stop()
@@ -39,6 +36,13 @@ func (g *guard) arm() {
 	if at, ok := g.next(); ok {
 		g.timer = g.clock.Timer(max(at-g.clock.Now(), 0))
 	}
+	g.armKernel()
+}
+
+// armKernel sets the kernel's timer whenever a primary may run; it is cleared only when SIGKILL was sent to all of it, or
+// nothing is left: a guard that is frozen at any point in between cannot keep it alive (hazard A2). So it comes before the
+// fork of a primary, and before the answer to whatever makes one or moves the deadline.
+func (g *guard) armKernel() {
 	switch {
 	case unguarded || !g.leading() || g.endless():
 		g.kernel.clear()

@@ -126,6 +126,7 @@ func (g *guard) open(t Term) error {
 	g.state.Epoch, g.state.Open, g.state.Deadline, g.head = t.Epoch, true, t.Deadline, t.HeadStart
 	if p.Running && p.Primary {
 		p.Epoch = t.Epoch
+		g.armKernel()
 		g.beginMark()
 	}
 	return nil
@@ -144,6 +145,7 @@ func (g *guard) extend(t Term) error {
 	if g.ladder.stage == stageFast || g.ladder.stage == stageImmediate {
 		g.ladder.at = min(g.ladder.at, t.Deadline)
 	}
+	g.armKernel()
 	g.admit()
 	return g.feed(t)
 }
@@ -157,6 +159,7 @@ func (g *guard) allowPromote(epoch uint64) error {
 		return errors.New("no postmaster runs, or it is being stopped")
 	}
 	g.state.Postmaster.Primary, g.state.Postmaster.Epoch = true, epoch
+	g.armKernel()
 	g.admit()
 	g.beginMark()
 	return nil

@@ -239,8 +239,6 @@ func TestPrivilegedAdmission(t *testing.T) {
 	next, err := fence.Open(ctx(t), fence.Config{Dir: dir, Options: fence.Options{DataDir: d.data, AdmissionPort: d.port}})
 	require.NoError(t, err)
 	t.Cleanup(func() { end(next) })
-	require.NoError(t, next.Adopt(ctx(t), s.Postmaster.PID))
-	require.NoError(t, next.Stop(ctx(t), fence.ModeKill))
 	_, err = syscall.Wait4(s.Postmaster.PID, nil, 0, nil)
 	require.NoError(t, err)
 	_, err = next.Start(ctx(t), d.start(false, 0))

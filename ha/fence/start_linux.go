@@ -52,6 +52,9 @@ func (g *guard) startEmpty(req StartRequest) (int, error) {
 		}
 	}
 	g.prepareRungs()
+	if req.Primary && !unguarded && !g.endless() {
+		g.kernel.set(g.state.Deadline + kernelAfter)
+	}
 	pid, err := g.fork(req)
 	if err != nil {
 		return 0, fmt.Errorf("start %s: %w", req.Path, err)
