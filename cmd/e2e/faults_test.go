@@ -75,7 +75,7 @@ func TestRefusals(t *testing.T) {
 
 // TestFaultsThatAreWaitedOut: nothing is deleted, nothing ends, and the node goes on when the fault is gone.
 func TestFaultsThatAreWaitedOut(t *testing.T) {
-	c := newCluster(t, "15", 2, fastConfig)
+	c := newCluster(t, "15", 2, fastConfig+"\n    failsafe_mode: false")
 	a, b := c.nodes[0], c.nodes[1]
 	a.start()
 	eventually(t, 30*time.Second, "it leads", a.primary)

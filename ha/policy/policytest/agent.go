@@ -121,6 +121,9 @@ func (a *agent) look() {
 			a.decide()
 			return
 		}
+		if a.failed || !a.known {
+			a.fs.answers = sent
+		}
 		a.failed, a.known, a.readSent = false, true, sent
 		a.observe(r.snap)
 		if a.session != "" {
