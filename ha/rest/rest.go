@@ -66,7 +66,7 @@ type Report struct {
 	FailsafeActive  bool
 	FailsafeEnabled bool
 	Failsafe        *FailsafeStatus // nil: off
-	Unlocked        bool // no leader is known
+	Unlocked        bool            // no leader is known
 	PendingRestart  map[string]postgres.Change
 	// LoopAt is when the loop last began a turn.
 	LoopAt time.Time
