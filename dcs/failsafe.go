@@ -178,17 +178,25 @@ type Round struct {
 	accepted map[string]bool
 }
 
+// ErrNotRenewed says that no write of this process has counted in the epoch yet.
+var ErrNotRenewed = errors.New("no renewal of this process has counted yet")
+
 // ErrNoList says that the record has no failsafe list, so that no promises count.
 var ErrNoList = errors.New("the lease record has no failsafe list")
 
 // Round begins a round of promises (R12): sent is the moment just now, before anybody is asked, and ttl is the longest
-// that a promise may be for. The epoch must be open, and the record last known this node's.
+// that a promise may be for. The epoch must be open, the record last known this node's, and the take or a renewal of this
+// very process must have counted: an earlier process of the node may have sent a renewal with another list that is still
+// under way, and only a later version makes that one harmless (R11: what an earlier process knew starts at nothing).
 func (l *Lease) Round(sent, ttl time.Duration) (*Round, error) {
 	if !l.read {
 		return nil, ErrNotObserved
 	}
 	if !l.open || !l.recordMine() {
 		return nil, ErrNotHeld
+	}
+	if l.made == Absent { // the first renewal of a process puts `leader` anew (R6)
+		return nil, ErrNotRenewed
 	}
 	lists, least := l.inForce()
 	r := &Round{

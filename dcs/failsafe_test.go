@@ -119,6 +119,25 @@ func TestPromisesLengthenTheDeadline(t *testing.T) {
 	require.ErrorIs(t, err, dcs.ErrNotHeld)
 }
 
+// An earlier process of the node may have sent a list that is still under way: no promises count before a renewal of this
+// one did (R11).
+func TestNoRoundBeforeARenewalOfThisProcess(t *testing.T) {
+	clock, h, _ := holding(t, "h", "k", "x")
+	epoch, _ := h.lease.Open()
+	lease := dcs.NewLease(dcs.Identity{Name: "h", Nonce: "nonce-h"})
+	lease.Resume(epoch, true, h.lease.Deadline())
+	h.lease = lease
+	_, err := h.lease.Round(clock.Now(), ttl)
+	require.ErrorIs(t, err, dcs.ErrNotObserved)
+	h.look()
+	_, err = h.lease.Round(clock.Now(), ttl)
+	require.ErrorIs(t, err, dcs.ErrNotRenewed)
+	_, err = h.renew(ttl)
+	require.NoError(t, err)
+	_, err = h.lease.Round(clock.Now(), ttl)
+	require.NoError(t, err)
+}
+
 func TestNoListNoPromises(t *testing.T) {
 	clock, h, k := holding(t)
 	_, err := h.lease.Round(clock.Now(), ttl)

@@ -18,10 +18,14 @@ import (
 
 // failsafe is what the loop knows of failsafe mode (lease rules R12 to R14); it is the loop's own.
 type failsafe struct {
+	answers time.Duration // since when the store answers
+
 	round  *dcs.Round    // the last one
 	asked  time.Duration // when it began
 	asking bool
-	enough bool // it lengthened the deadline
+	enough bool // the last round that ended, or lengthened the deadline, was enough
+	yes    []string
+	no     []string
 
 	voting  bool
 	voted   time.Duration
@@ -76,7 +80,7 @@ func (n *Node) observeFailsafe() {
 		v.seen(id.SystemID, r.Stamp(), r.List().Has(n.cfg.Name))
 	}
 	if _, open := n.lease.Open(); open && (on || len(r.Members) > 0) {
-		members, unanimous := policy.FailsafeList(n.cluster, n.dynamic, n.cfg.Name)
+		members, unanimous := policy.FailsafeList(n.cluster, n.dynamic, n.cfg.Name, r.Members, r.Unanimous, now-n.fs.answers)
 		n.lease.WantMembers(dcs.List{Members: members, Unanimous: unanimous})
 	}
 }
@@ -110,7 +114,7 @@ func (n *Node) failsafeView(now time.Duration) policy.Failsafe {
 	_, open := n.lease.Open()
 	v.Unsettled = open && !n.lease.ListSettled()
 	if fs.round != nil && fs.round.Request.Stamp.Epoch == n.epoch() && fs.round.Sent > n.lease.Renewed() {
-		v.Yes, v.No, v.Need, v.Enough = fs.round.Yes(), fs.round.No(), r.List().Promises(), fs.enough
+		v.Yes, v.No, v.Need, v.Enough = fs.yes, fs.no, r.List().Promises(), fs.enough
 	}
 	if b, needed := n.lease.Ballot(n.fresh()); needed {
 		v.Ballot = b.Members
@@ -165,6 +169,9 @@ func (n *Node) askPromises(ctx context.Context) {
 	r, err := n.lease.Round(sent, n.dynamic.TTL)
 	if fs.asking || err != nil {
 		return
+	}
+	if fs.round == nil || fs.round.Sent <= n.lease.Renewed() {
+		fs.yes, fs.no, fs.enough = nil, nil, false // those were of an earlier silence
 	}
 	fs.round, fs.asked, fs.asking = r, sent, true
 	members := n.toAsk(r.Members)
@@ -230,7 +237,7 @@ func (n *Node) settleRound(ctx context.Context, r *dcs.Round) {
 	if deadline == 0 {
 		return
 	}
-	n.fs.enough = true
+	n.fs.enough, n.fs.yes, n.fs.no = true, r.Yes(), r.No()
 	call, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
 	if err := n.extend(call, deadline); err != nil {
@@ -243,7 +250,7 @@ func (n *Node) endRound(r *dcs.Round) {
 	if n.fs.round != r {
 		return
 	}
-	n.fs.asking = false
+	n.fs.asking, n.fs.yes, n.fs.no = false, r.Yes(), r.No()
 	if !r.Enough() {
 		n.fs.enough = false
 		n.counters.add("failsafe_rounds_failed_total", 1)

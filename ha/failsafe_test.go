@@ -74,6 +74,7 @@ func TestStoreFrozen(t *testing.T) {
 				l := b.leader()
 				if v, ok := c.bootstrap["failsafe_mode"]; !ok || v == true {
 					b.until("the list is complete", 40*time.Second, func() bool { return len(b.listed()) == 3 })
+					b.until("it is reported", 20*time.Second, func() bool { f := l.node.Report().Failsafe; return f != nil && len(f.List) == 3 && f.Votes == 2 })
 				}
 				for name := range b.nodes {
 					if name != l.name && len(b.down) < c.replicas {

@@ -79,6 +79,9 @@ func (n *Node) readStore(ctx context.Context) {
 	if n.readErr != nil {
 		n.log.Info("the store answers again")
 	}
+	if n.readErr != nil || !n.known {
+		n.fs.answers = sent
+	}
 	n.readErr, n.known, n.readSent, n.readWall = nil, true, sent, time.Now()
 	n.snap = snap
 	n.lease.Observe(snap, n.clock.Now())

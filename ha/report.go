@@ -192,6 +192,11 @@ func (n *Node) sendReport(v policy.View, d policy.Decision) {
 		Epoch: v.Lease.Epoch, LeaseLeft: v.Lease.Left, Promotions: n.state.Promotions, End: v.Server.Branch.End,
 		WasPrimary: v.Server.WasPrimary, Counters: n.counters.all(), Fence: n.fenceReport(),
 	}
+	if rec, _, ok, _ := n.lease.Record(); ok && len(rec.Members) > 0 {
+		l := rec.List()
+		r.Failsafe = &rest.FailsafeStatus{List: l.Members, All: l.Unanimous, Promises: l.Promises(), Votes: l.Votes(),
+			PromisedTo: v.Failsafe.PromisedTo, NoVote: v.Failsafe.Voteless}
+	}
 	r.FailsafeActive = v.Store.Failed && v.Failsafe.Enough || v.Failsafe.PromisedTo != ""
 	if r.SystemID == "" {
 		r.SystemID = s.Control.SystemID

@@ -66,7 +66,7 @@ func TestRefusals(t *testing.T) {
 
 // TestFaultsThatAreWaitedOut: nothing is deleted, nothing ends, and the node goes on when the fault is gone.
 func TestFaultsThatAreWaitedOut(t *testing.T) {
-	c := rig.New(t, rig.Options{PG: "15", Nodes: 2, DCS: fastConfig})
+	c := rig.New(t, rig.Options{PG: "15", Nodes: 2, DCS: fastConfig + "\n    failsafe_mode: false"})
 	a, b := c.Nodes[0], c.Nodes[1]
 	a.Start()
 	rig.Eventually(t, 30*time.Second, "it leads", a.Primary)

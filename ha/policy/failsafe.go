@@ -59,13 +59,25 @@ func (f Failsafe) voteless(member string, lost bool) string {
 	return ""
 }
 
+// DropAfter is how long the store must have answered before the leader takes a member whose key is gone out of the list:
+// a silence ends everybody's session, and the members write their keys again with their next look. A list that shrank to
+// the leader alone meanwhile could let nobody in if it died then.
+func DropAfter(d cluster.Dynamic) time.Duration { return 2*d.LoopWait + time.Second }
+
 // FailsafeList is the list that the leader wants (R12): itself, and every member whose key is there and that can be
 // asked; without failsafe mode nobody. Whether all of it must promise depends on whether one of it is a Patroni member.
-func FailsafeList(c cluster.Cluster, d cluster.Dynamic, self string) (members []string, unanimous bool) {
+// have is the list in the record, of which nobody is dropped before DropAfter has passed (answering is how long the store
+// has answered).
+func FailsafeList(c cluster.Cluster, d cluster.Dynamic, self string, have []string, haveAll bool, answering time.Duration) (members []string, unanimous bool) {
 	if !d.FailsafeMode {
 		return nil, false
 	}
 	members = []string{self}
+	for _, name := range have {
+		if _, ok := c.Member(name); !ok && name != self && answering < DropAfter(d) {
+			members, unanimous = append(members, name), unanimous || haveAll
+		}
+	}
 	for i := range c.Members {
 		m := &c.Members[i]
 		if m.Name == self || m.APIURL == "" || m.NoVote {

@@ -65,7 +65,8 @@ type Report struct {
 	Paused          bool
 	FailsafeActive  bool
 	FailsafeEnabled bool
-	Unlocked        bool // no leader is known
+	Failsafe        *FailsafeStatus // nil: off
+	Unlocked        bool            // no leader is known
 	PendingRestart  map[string]postgres.Change
 	// LoopAt is when the loop last began a turn.
 	LoopAt time.Time
@@ -130,6 +131,17 @@ type PgregentStatus struct {
 	History    [][2]string         `json:"history,omitempty"` // [timeline, lsn] of each switch
 	Promotions []cluster.Promotion `json:"promotions,omitempty"`
 	Fence      *Fence              `json:"fence,omitempty"`
+	Failsafe   *FailsafeStatus     `json:"failsafe,omitempty"`
+}
+
+// FailsafeStatus is what a node knows of failsafe mode (lease rules R12 to R14).
+type FailsafeStatus struct {
+	List       []string `json:"list"`                  // the members that promise and vote
+	All        bool     `json:"all,omitempty"`         // a Patroni member is among them, so that all must promise
+	Promises   int      `json:"promises"`              // how many a leader without the store needs, itself included
+	Votes      int      `json:"votes"`                 // how many a taker needs, itself included
+	PromisedTo string   `json:"promised_to,omitempty"` // whom this node leaves alone
+	NoVote     bool     `json:"no_vote,omitempty"`     // this node lost its memory of promises
 }
 
 // Answer is what asking one member brought.

@@ -136,6 +136,7 @@ func pgregentStatus(r *Report, now time.Time) *PgregentStatus {
 	p := &PgregentStatus{
 		Version: r.Version, Reason: r.Reason, Detail: r.Detail, Task: r.Task, Unfit: r.Unfit, Epoch: r.Epoch,
 		StoreAge: -1, Writable: r.Writable && now.Before(r.LeaderUntil), End: r.End, WasPrimary: r.WasPrimary, Promotions: r.Promotions, Fence: &r.Fence,
+		Failsafe: r.Failsafe,
 	}
 	if !r.ClusterAt.IsZero() {
 		p.StoreAge = now.Sub(r.ClusterAt).Seconds()

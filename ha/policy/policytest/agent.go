@@ -122,6 +122,9 @@ func (a *agent) read() {
 			a.decide()
 			return
 		}
+		if a.failed || !a.known {
+			a.fs.answers = sent
+		}
 		a.failed, a.known, a.readSent = false, true, sent
 		a.observe(r.snap)
 		if a.session != "" {

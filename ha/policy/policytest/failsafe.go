@@ -19,8 +19,9 @@ type voterDisk struct {
 
 // failsafe is an agent's part in failsafe mode (rules R12 to R14).
 type failsafe struct {
-	voter  *dcs.Voter
-	taking bool // a take is under way: POST /failsafe is refused (R13)
+	voter   *dcs.Voter
+	answers time.Duration // since when the store answers
+	taking  bool          // a take is under way: POST /failsafe is refused (R13)
 
 	round   *dcs.Round
 	asking  bool
@@ -62,7 +63,7 @@ func (a *agent) observeFailsafe(now time.Duration) {
 		a.saveVoter()
 	}
 	if a.n.guard.open && (on || len(r.Members) > 0) {
-		members, unanimous := policy.FailsafeList(a.cluster, a.dynamic, a.n.name)
+		members, unanimous := policy.FailsafeList(a.cluster, a.dynamic, a.n.name, r.Members, r.Unanimous, now-a.fs.answers)
 		a.lease.WantMembers(dcs.List{Members: members, Unanimous: unanimous})
 	}
 }
