@@ -79,7 +79,8 @@ func (p *privileges) keep(cmd *exec.Cmd) {
 	for _, c := range held("sys_admin", "net_admin", "sys_resource", "setpcap") {
 		cmd.SysProcAttr.AmbientCaps = append(cmd.SysProcAttr.AmbientCaps, capabilities()[c])
 	}
-	cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNET
+	// What a killed PostgreSQL leaves of System V shared memory goes with its namespace.
+	cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC
 	if p.test != nil {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(p.test.Fd())
 	}

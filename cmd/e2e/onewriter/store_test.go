@@ -15,6 +15,7 @@ import (
 func TestStoreFrozen(t *testing.T) {
 	f := unprivileged()
 	t.Run("WithoutFailsafe", func(t *testing.T) {
+		t.Parallel()
 		field := newField(t, f.options(t), f)
 		s := field.freezeStore(t, false)
 		require.Len(t, s.spans, 2, "terms: one until the deadline, one after the store answers again")
@@ -29,6 +30,7 @@ func TestStoreFrozen(t *testing.T) {
 
 func testFailsafe(t *testing.T, o rig.Options, f form, replicaDown bool) {
 	t.Helper()
+	t.Parallel()
 	field := newField(t, o, f)
 	s := field.freezeStore(t, replicaDown)
 	require.Len(t, s.spans, 1, "terms")

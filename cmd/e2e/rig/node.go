@@ -35,7 +35,7 @@ type Node struct {
 	id               string          // of files, unlike Name never the same twice
 }
 
-// Write writes the node's file; extra is appended.
+// Write writes the node's file; extra is appended. What a killed server leaves of its shared memory stays in its folder.
 func (d *Node) Write(extra string) {
 	c := d.C
 	require.NoError(c.T, os.WriteFile(d.File, []byte(fmt.Sprintf(`scope: %s
@@ -66,6 +66,7 @@ postgresql:
   parameters:
     unix_socket_directories: %s
     shared_buffers: 16MB
+    dynamic_shared_memory_type: mmap
     fsync: "off"%s
   pg_hba:
   - local all all trust
