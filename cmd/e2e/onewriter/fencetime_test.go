@@ -44,7 +44,7 @@ func TestFenceTime(t *testing.T) {
 		harden  func(*testing.T, *run)
 		soften  func(*testing.T, *run)
 	}{
-		{"500 busy backends", 0, func(_ *testing.T, o *rig.Options) { o.MaxConnections = 600 }, busyBackends, nil},
+		{"500 busy backends", fenceBound, func(_ *testing.T, o *rig.Options) { o.MaxConnections = 600 }, busyBackends, nil},
 		{"stopped postmaster", fenceBound, nil, freezePostmaster, nil},
 		{"blocked disk", 0, ownDisk, blockDisk, unblockDisk},
 	} {

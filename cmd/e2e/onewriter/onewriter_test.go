@@ -22,8 +22,8 @@ func TestOneWriter(t *testing.T) {
 	prove(t, formByName(t, os.Getenv("RUNGS")), clusters, wanted(t, scenarios()), counted(t, 20, 1))
 }
 
-// TestPrivileged proves the scenarios that the optional rungs are there for, with them.
-func TestPrivileged(t *testing.T) {
+// TestWithPrivileges proves the scenarios that the optional rungs are there for, with them.
+func TestWithPrivileges(t *testing.T) {
 	for _, f := range []form{privileged(), pidNamespace()} {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
