@@ -80,7 +80,9 @@ func (n *Node) observeFailsafe() {
 		v.seen(id.SystemID, r.Stamp(), r.List().Has(n.cfg.Name))
 	}
 	if _, open := n.lease.Open(); open && (on || len(r.Members) > 0) {
-		members, unanimous := policy.FailsafeList(n.cluster, n.dynamic, n.cfg.Name, r.Members, r.Unanimous, now-n.fs.answers)
+		members, unanimous := policy.FailsafeList(n.cluster, n.dynamic, policy.ListHolder{
+			Self: n.cfg.Name, Voteless: n.voteless(), List: r.Members, All: r.Unanimous, Answering: now - n.fs.answers,
+		})
 		n.lease.WantMembers(dcs.List{Members: members, Unanimous: unanimous})
 	}
 }

@@ -64,20 +64,32 @@ func (f Failsafe) voteless(member string, lost bool) string {
 // the leader alone meanwhile could let nobody in if it died then.
 func DropAfter(d cluster.Dynamic) time.Duration { return 2*d.LoopWait + time.Second }
 
+// ListHolder is the leader whose list is to be worked out.
+type ListHolder struct {
+	Self      string
+	Voteless  bool          // it lost its memory of promises
+	List      []string      // the list in the record, of which nobody is dropped before DropAfter
+	All       bool          // that list is unanimous
+	Answering time.Duration // how long the store has answered
+}
+
 // FailsafeList is the list that the leader wants (R12): itself, and every member whose key is there and that can be
 // asked; without failsafe mode nobody. Whether all of it must promise depends on whether one of it is a Patroni member.
-// have is the list in the record, of which nobody is dropped before DropAfter has passed (answering is how long the store
-// has answered).
-func FailsafeList(c cluster.Cluster, d cluster.Dynamic, self string, have []string, haveAll bool, answering time.Duration) (members []string, unanimous bool) {
+//
+// A leader without a memory of promises leaves the list, too: once it has read a record that lacks it, it begins anew (R14).
+func FailsafeList(c cluster.Cluster, d cluster.Dynamic, h ListHolder) (members []string, unanimous bool) {
 	if !d.FailsafeMode {
 		return nil, false
 	}
-	members = []string{self}
-	for _, name := range have {
-		if _, ok := c.Member(name); !ok && name != self && answering < DropAfter(d) {
-			members, unanimous = append(members, name), unanimous || haveAll
+	if !h.Voteless {
+		members = []string{h.Self}
+	}
+	for _, name := range h.List {
+		if _, ok := c.Member(name); !ok && name != h.Self && h.Answering < DropAfter(d) {
+			members, unanimous = append(members, name), unanimous || h.All
 		}
 	}
+	self := h.Self
 	for i := range c.Members {
 		m := &c.Members[i]
 		if m.Name == self || m.APIURL == "" || m.NoVote {

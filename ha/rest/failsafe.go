@@ -31,7 +31,8 @@ type Voter interface {
 // Errors of Voter.Accept that Patroni has an answer for.
 var (
 	ErrFailsafeOff = errors.New("failsafe mode is off")
-	ErrPrimary     = errors.New("Running as a leader") //nolint:staticcheck // Patroni's words
+	//lint:ignore ST1005 these are Patroni's words
+	ErrPrimary = errors.New("Running as a leader")
 )
 
 // Question is the body of POST /pgregent/promise and POST /pgregent/vote, which members of this program ask each other.

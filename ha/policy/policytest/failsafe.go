@@ -63,7 +63,9 @@ func (a *agent) observeFailsafe(now time.Duration) {
 		a.saveVoter()
 	}
 	if a.n.guard.open && (on || len(r.Members) > 0) {
-		members, unanimous := policy.FailsafeList(a.cluster, a.dynamic, a.n.name, r.Members, r.Unanimous, now-a.fs.answers)
+		members, unanimous := policy.FailsafeList(a.cluster, a.dynamic, policy.ListHolder{
+			Self: a.n.name, Voteless: !a.fs.voter.Joined(), List: r.Members, All: r.Unanimous, Answering: now - a.fs.answers,
+		})
 		a.lease.WantMembers(dcs.List{Members: members, Unanimous: unanimous})
 	}
 }
@@ -322,7 +324,8 @@ func (w *World) lengthened(n *Node, epoch uint64, until time.Duration) {
 
 // beyondRules: a Patroni member forgets with its process that it accepted a leader without the store, and a holder cannot
 // learn that a listed member runs Patroni now. One that started since shortly before the holder last wrote may take
-// `leader` while promises keep the holder; no rule on our side can prevent that.
+// `leader` while promises keep the holder, and so may one whose request for the key was under way for long; no rule on our
+// side can prevent that.
 func (n *Node) beyondRules(other *Node) bool {
-	return n.believed.promised && other.patroniAt > n.believed.renewed-20*time.Second
+	return n.believed.promised && (n.w.opt.Net.Late > 0 || other.patroniAt > n.believed.renewed-20*time.Second)
 }

@@ -13,7 +13,6 @@ import (
 type patroniFailsafe struct {
 	leader string
 	until  time.Duration
-	asking bool
 }
 
 // accept is POST /failsafe: it remembers the leader for ttl.
