@@ -39,6 +39,9 @@ type Lease struct {
 	sinceOf   Version       // the version that since is about
 	leader    Item          // zero when absent
 
+	endless     bool // what the next renewal writes
+	takeEndless bool
+
 	longest time.Duration // the longest ttl known (R4d)
 	highest uint64        // the highest epoch known (R4d)
 
@@ -57,6 +60,8 @@ type Identity struct {
 	Name     string // member name, the value of `leader`
 	Instance string // anything that helps a person to find the process
 	Nonce    string // the guard's nonce: never used by another guard
+	// Earlier are the nonces of this node's earlier guards, which are gone with all that they started.
+	Earlier []string
 }
 
 // NewLease returns the state of a process that holds nothing.
@@ -72,6 +77,17 @@ func (l *Lease) Resume(epoch uint64, open bool, deadline time.Duration) {
 
 // KnowTTL tells the lease of a ttl that a holder might have used, from the configuration (R4d).
 func (l *Lease) KnowTTL(ttl time.Duration) { l.longest = max(l.longest, ttl) }
+
+// Endless says whether renewals from now on let the guard hold no deadline: the cluster is paused (design section 7).
+//
+// The record says so before the guard does, and the guard has a deadline again before the record says that (the step's
+// Shorten, as for a lower ttl in R10). So while a guard may be without a deadline, the newest record says Endless, and who
+// reads it does not take the lease by waiting (TakeEndless): the holder's agent may be gone and never see the pause end.
+func (l *Lease) Endless(on bool) { l.endless = on }
+
+// TakeEndless allows to wait out a record that says Endless, as any other: somebody who knows that the holder is gone
+// named this node.
+func (l *Lease) TakeEndless(on bool) { l.takeEndless = on }
 
 // Remember carries over what this process learned under its last guard and R4d asks for: the highest epoch and the longest
 // ttl known. A new guard is a new identity (R11); it is no reason to forget.
@@ -155,6 +171,8 @@ func (l *Lease) Renew(sent time.Duration, session string, ttl time.Duration, not
 	}
 	r := l.record
 	old := time.Duration(r.TTL)
+	ends := r.Endless && !l.endless // see Endless
+	r.Endless = l.endless
 	r.Counter++
 	r.TTL, r.Session, r.Instance = Seconds(ttl), session, l.id.Instance
 	if note != nil {
@@ -163,8 +181,8 @@ func (l *Lease) Renew(sent time.Duration, session string, ttl time.Duration, not
 	next := l.nextList()
 	r.Members, r.Unanimous = next.Members, next.Unanimous
 	step := Step{Sent: sent, kind: stepRenew, record: r, session: session}
-	if ttl < old {
-		step.Shorten = min(l.deadline, sent+Validity(ttl))
+	if ttl < old || ends {
+		step.Shorten = min(l.deadline, sent+Validity(min(ttl, old)))
 	}
 	if !l.leaderOurs(session) {
 		if l.leader.Version != Absent && !l.leaderOwn(session) {

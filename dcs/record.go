@@ -47,14 +47,16 @@ func (s *Seconds) UnmarshalJSON(b []byte) error {
 
 // Record is the value of the key `lease`. It is moved only by compare-and-swap and never deleted.
 type Record struct {
-	Epoch    uint64   `json:"epoch"`              // grows by one with every take
-	Holder   string   `json:"holder"`             // member name
-	Instance string   `json:"instance,omitempty"` // the process that wrote it, for people
-	Nonce    string   `json:"nonce"`              // the holder's guard: the identity that counts (hazard A15)
-	Counter  uint64   `json:"counter"`            // grows by one with every renewal of the epoch
-	TTL      Seconds  `json:"ttl"`                // what a taker waits out on its own clock
-	Session  string   `json:"session"`            // the session that `leader` was bound to by this write
-	Members  []string `json:"members,omitempty"`  // the failsafe list (rule R12), ascending
+	Epoch    uint64  `json:"epoch"`              // grows by one with every take
+	Holder   string  `json:"holder"`             // member name
+	Instance string  `json:"instance,omitempty"` // the process that wrote it, for people
+	Nonce    string  `json:"nonce"`              // the holder's guard: the identity that counts (hazard A15)
+	Counter  uint64  `json:"counter"`            // grows by one with every renewal of the epoch
+	TTL      Seconds `json:"ttl"`                // what a taker waits out on its own clock
+	Session  string  `json:"session"`            // the session that `leader` was bound to by this write
+	// Endless says that the holder's guard may hold no deadline (the cluster is paused): waiting out the ttl proves nothing.
+	Endless bool     `json:"endless,omitempty"`
+	Members []string `json:"members,omitempty"` // the failsafe list (rule R12), ascending
 	// Unanimous says that the list holds a member of another kind, so that every one of it must promise (rule R12). It
 	// stands in the record, because holder and taker must count by the same numbers.
 	Unanimous bool            `json:"unanimous,omitempty"`

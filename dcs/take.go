@@ -2,6 +2,7 @@ package dcs
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -28,6 +29,8 @@ type Takeable struct {
 	In time.Duration
 	// NeedVotes says that rule R4 allows it and only votes of the failsafe list are missing (R13); see Ballot.
 	NeedVotes bool
+	// Alone says that no other node may wait this record out: its guard was one of this node's, and held no deadline.
+	Alone bool
 	// Why is the rule's reason, in words.
 	Why string
 }
@@ -53,8 +56,12 @@ func (l *Lease) Takeable(now time.Duration, fresh bool) Takeable {
 		return Takeable{Allowed: true, Why: "released with proof " + l.record.Proof}
 	case l.record.Nonce == l.id.Nonce:
 		return Takeable{Allowed: true, Why: "held under this node's own guard, whose epoch is closed"}
+	case l.record.Endless && !l.takeEndless && !slices.Contains(l.id.Earlier, l.record.Nonce):
+		return Takeable{Why: fmt.Sprintf("held by %q, whose guard holds no deadline since a pause: waiting proves nothing; start its agent again, or, if you know that its PostgreSQL is gone, name a member in a failover request", l.record.Holder)}
 	default:
-		return l.withVotes(l.waited(now, time.Duration(l.record.TTL), fmt.Sprintf("held by %q", l.record.Holder)), fresh)
+		t := l.withVotes(l.waited(now, time.Duration(l.record.TTL), fmt.Sprintf("held by %q", l.record.Holder)), fresh)
+		t.Alone = l.record.Endless && !l.takeEndless
+		return t
 	}
 }
 

@@ -158,6 +158,7 @@ func (n *Node) renew(ctx context.Context, a policy.Renew) error {
 	if err := n.keepSession(ctx); err != nil {
 		return err
 	}
+	n.lease.Endless(n.dynamic.Pause)
 	step, err := n.lease.Renew(sent, n.session.ID(), n.dynamic.TTL, n.leaderNote(a.Announce))
 	if err != nil {
 		return err

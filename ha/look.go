@@ -384,8 +384,10 @@ func (n *Node) leaseView(now time.Duration) policy.Lease {
 		v.TTL, v.SeenFor = time.Duration(r.TTL), now-since
 		v.Note, _ = n.note()
 	}
+	f := n.cluster.Failover
+	l.TakeEndless(f.Err == nil && f.Candidate == n.cfg.Name && f.ScheduledAt.IsZero())
 	t := l.Takeable(now, n.fresh())
-	v.Takeable, v.TakeIn, v.TakeWhy, v.NeedVotes = t.Allowed, t.In, t.Why, t.NeedVotes
+	v.Takeable, v.TakeIn, v.TakeWhy, v.NeedVotes, v.TakeAlone = t.Allowed, t.In, t.Why, t.NeedVotes, t.Alone
 	return v
 }
 

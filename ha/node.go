@@ -252,7 +252,7 @@ func (n *Node) newLease(st fence.State) {
 	last := n.lease
 	n.lease = dcs.NewLease(dcs.Identity{
 		Name: n.cfg.Name, Nonce: st.Nonce,
-		Instance: fmt.Sprintf("%s/%d", st.BootID, os.Getpid()),
+		Instance: fmt.Sprintf("%s/%d", st.BootID, os.Getpid()), Earlier: st.Earlier,
 	})
 	n.lease.KnowTTL(n.dynamic.TTL)
 	if last != nil {

@@ -32,6 +32,8 @@ const (
 	socketName = "guard.sock"
 	lockName   = "guard.lock"
 	logName    = "guard.log"
+	noncesName = "guard.nonces"
+	maxNonces  = 32
 	guardEnv   = "PGREGENT_GUARD_DIR"
 )
 

@@ -94,9 +94,11 @@ type Term struct {
 
 // State is what the guard says of itself.
 type State struct {
-	Version    int           `json:"version"` // of the protocol
-	PID        int           `json:"pid"`
-	Nonce      string        `json:"nonce"` // made at the guard's start, never used by another guard
+	Version int    `json:"version"` // of the protocol
+	PID     int    `json:"pid"`
+	Nonce   string `json:"nonce"` // made at the guard's start, never used by another guard
+	// Earlier are the nonces of the last guards of this folder, which are gone, and what they started with them.
+	Earlier    []string      `json:"earlier,omitempty"`
 	BootID     string        `json:"boot_id"`
 	Epoch      uint64        `json:"epoch"` // the last one opened; 0: none yet
 	Open       bool          `json:"open"`

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -110,6 +111,9 @@ func serve(dir string) error {
 		marked: make(chan *marker, 1), proved: make(chan *prover, 1), gone: make(chan *foreign, 1)}
 	g.idle = g.clock.Now()
 	g.state = State{Version: protocolVersion, PID: os.Getpid(), Nonce: nonce(), BootID: bootID()}
+	if g.state.Earlier, err = rememberNonce(dir, g.state.Nonce); err != nil {
+		return err
+	}
 	protect()
 	dropAmbient()
 	keepDescriptors()
@@ -149,6 +153,25 @@ func nonce() string {
 	var b [12]byte
 	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
 	return hex.EncodeToString(b[:])
+}
+
+// rememberNonce adds the nonce to those of the folder, durably, and returns the earlier ones. Nothing runs yet.
+func rememberNonce(dir, nonce string) (earlier []string, err error) {
+	path := filepath.Join(dir, noncesName)
+	if b, err := os.ReadFile(path); err == nil {
+		earlier = strings.Fields(string(b))
+	}
+	earlier = earlier[max(0, len(earlier)-maxNonces):]
+	text := strings.Join(append(slices.Clone(earlier), nonce), "\n") + "\n"
+	tmp, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	_, err = tmp.WriteString(text)
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return nil, err
+	}
+	return earlier, errors.Join(os.Rename(path+".tmp", path), syncDir(dir))
 }
 
 func bootID() string {

@@ -12,6 +12,7 @@ func noLeader(v View, c Config) Decision {
 		return d
 	}
 	named := v.Cluster.Failover.Err == nil && v.Cluster.Failover.Candidate == v.Self.Name && v.Cluster.Failover.ScheduledAt.IsZero()
+	named = named || v.Lease.TakeAlone && !v.Cluster.Failover.Requested()
 	targeted := !v.Lease.Held && v.Lease.Note.Target == v.Self.Name
 	if why := ineligible(v, c, named || targeted); why != "" {
 		// The answers may show that what stands against it never came about: see knownNote.

@@ -93,6 +93,8 @@ type Lease struct {
 	Takeable bool
 	TakeIn   time.Duration
 	TakeWhy  string
+	// TakeAlone says that no other member may take this record by waiting: this node does not leave it to them.
+	TakeAlone bool
 	// NeedVotes says that only votes of the failsafe list are missing for a take (R13); TakeWhy says which.
 	NeedVotes bool
 }

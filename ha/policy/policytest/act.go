@@ -182,6 +182,7 @@ func (a *agent) renew(act policy.Renew, done func(error)) {
 			done(err)
 			return
 		}
+		a.lease.Endless(a.dynamic.Pause)
 		step, err := a.lease.Renew(sent, a.session, a.ttl(), a.note(act.Announce))
 		a.again = a.again || act.Announce.ID != ""
 		if err == nil {

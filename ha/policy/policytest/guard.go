@@ -48,6 +48,7 @@ func (n *Node) newGuard() *guard {
 	if n.w.broken(MistakeNameOnly) {
 		nonce = n.name
 	}
+	n.nonces = append(n.nonces, nonce) // on the disk, as the guard's folder
 	return &guard{process: process{n: n}, nonce: nonce}
 }
 

@@ -24,7 +24,7 @@ func (w *World) openTime() time.Duration {
 func (a *agent) attach(g *guard) {
 	n, last := a.n, a.lease
 	a.guard = g
-	a.lease = dcs.NewLease(dcs.Identity{Name: n.name, Instance: n.host + "#" + strconv.Itoa(n.instances), Nonce: g.nonce})
+	a.lease = dcs.NewLease(dcs.Identity{Name: n.name, Instance: n.host + "#" + strconv.Itoa(n.instances), Nonce: g.nonce, Earlier: n.nonces[:len(n.nonces)-1]})
 	a.lease.KnowTTL(a.dynamic.TTL)
 	if last != nil {
 		a.lease.Remember(last)

@@ -20,6 +20,7 @@ type Node struct {
 	base, anchor time.Duration
 	rate         float64
 
+	nonces    []string // of this machine's guards, the last one included
 	boots     int
 	instances int
 	disk      disk

@@ -101,8 +101,10 @@ func (a *agent) leaseView(now time.Duration) policy.Lease {
 		out.Renewed = now - l.Renewed()
 		out.RenewEvery = dcs.RenewEvery(a.ttl(), a.loopWait())
 	}
+	f := a.cluster.Failover
+	l.TakeEndless(f.Err == nil && f.Candidate == a.n.name && f.ScheduledAt.IsZero())
 	t := l.Takeable(now, a.fresh())
-	out.Takeable, out.TakeIn, out.TakeWhy, out.NeedVotes = t.Allowed, t.In, t.Why, t.NeedVotes
+	out.Takeable, out.TakeIn, out.TakeWhy, out.NeedVotes, out.TakeAlone = t.Allowed, t.In, t.Why, t.NeedVotes, t.Alone
 	return out
 }
 
