@@ -57,7 +57,7 @@ func (l *Lease) Takeable(now time.Duration, fresh bool) Takeable {
 	case l.record.Nonce == l.id.Nonce:
 		return Takeable{Allowed: true, Why: "held under this node's own guard, whose epoch is closed"}
 	case l.record.Endless && !l.takeEndless && !slices.Contains(l.id.Earlier, l.record.Nonce):
-		return Takeable{Why: fmt.Sprintf("held by %q, whose guard holds no deadline since a pause: waiting proves nothing; start its agent again, or, if you know that its PostgreSQL is gone, name a member in a failover request", l.record.Holder)}
+		return Takeable{Why: fmt.Sprintf("held by %q, whose guard holds no deadline since a pause: waiting proves nothing; start its agent again, or, if you know that what it ran is gone, name a member in a failover request", l.record.Holder)}
 	default:
 		t := l.withVotes(l.waited(now, time.Duration(l.record.TTL), fmt.Sprintf("held by %q", l.record.Holder)), fresh)
 		t.Alone = l.record.Endless && !l.takeEndless

@@ -165,7 +165,7 @@ func (n *Node) renew(ctx context.Context, a policy.Renew) error {
 	}
 	if step.Shorten != 0 {
 		// R10: the guard shortens before the write is sent.
-		if err := n.guard().Extend(ctx, n.term(step.Shorten)); err != nil {
+		if err := n.guardExtend(ctx, n.term(step.Shorten, sent)); err != nil {
 			return fmt.Errorf("the guard did not shorten its deadline: %w", err)
 		}
 	}
@@ -178,23 +178,32 @@ func (n *Node) renew(ctx context.Context, a policy.Renew) error {
 		return err
 	}
 	n.publishedKeys(ops)
-	return n.extend(ctx, deadline)
+	return n.extend(ctx, deadline, sent)
 }
 
 func (n *Node) epoch() uint64 { e, _ := n.lease.Open(); return e }
 
-// term is the open epoch up to a deadline, as the guard takes it.
-func (n *Node) term(deadline time.Duration) fence.Term {
-	return fence.Term{Epoch: n.epoch(), Deadline: deadline, HeadStart: dcs.FenceHeadStart(n.dynamic.TTL), TTL: n.dynamic.TTL, LoopWait: n.dynamic.LoopWait}
+// guardAnswer is how long the guard, a process on this host, may take to answer the loop.
+const guardAnswer = 500 * time.Millisecond
+
+func (n *Node) guardExtend(ctx context.Context, t fence.Term) error {
+	call, cancel := context.WithTimeout(ctx, guardAnswer)
+	defer cancel()
+	return n.guard().Extend(call, t)
+}
+
+// term is the open epoch up to a deadline that counts from sent, as the guard takes it.
+func (n *Node) term(deadline, sent time.Duration) fence.Term {
+	return fence.Term{Epoch: n.epoch(), Deadline: deadline, Sent: sent, HeadStart: dcs.FenceHeadStart(n.dynamic.TTL), TTL: n.dynamic.TTL, LoopWait: n.dynamic.LoopWait}
 }
 
 // extend hands the deadline to the guard; only then it is worth something. In pause the guard holds none (design
-// section 7).
-func (n *Node) extend(ctx context.Context, deadline time.Duration) error {
-	if n.dynamic.Pause {
+// section 7), once the record says so (dcs.Lease.Endless).
+func (n *Node) extend(ctx context.Context, deadline, sent time.Duration) error {
+	if r, _, ok, _ := n.lease.Record(); ok && r.Endless {
 		deadline = n.clock.Now() + 100*365*24*time.Hour
 	}
-	if err := n.guard().Extend(ctx, n.term(deadline)); err != nil {
+	if err := n.guardExtend(ctx, n.term(deadline, sent)); err != nil {
 		return fmt.Errorf("the guard did not take the deadline: %w", err)
 	}
 	return nil
@@ -243,7 +252,9 @@ func (n *Node) take(ctx context.Context, a policy.Take) error {
 	n.slotSeen = nil
 	n.checkpointed = false
 	v.closed.Store(false) // before it is so: in doubt no vote and no promise
-	if err := n.guard().OpenEpoch(ctx, n.term(deadline)); err != nil {
+	call, cancel := context.WithTimeout(ctx, guardAnswer)
+	defer cancel()
+	if err := n.guard().OpenEpoch(call, n.term(deadline, sent)); err != nil {
 		n.lease.Close() // the guard has no such epoch, so nothing can run under it: give it back (R8)
 		return fmt.Errorf("the guard did not open epoch %d: %w", n.epoch(), err)
 	}
@@ -254,7 +265,9 @@ func (n *Node) take(ctx context.Context, a policy.Take) error {
 // release is rule R8. The epoch is closed with a proof, the guard's; without one nothing is sent. What pg_control says adds
 // where the WAL ends.
 func (n *Node) release(ctx context.Context, a policy.Release, proof fence.Proof) error {
-	st, err := n.guard().State(ctx)
+	call, cancel := context.WithTimeout(ctx, guardAnswer)
+	defer cancel()
+	st, err := n.guard().State(call)
 	if err != nil {
 		return err
 	}
@@ -262,7 +275,7 @@ func (n *Node) release(ctx context.Context, a policy.Release, proof fence.Proof)
 		if (st.Postmaster.Running && st.Postmaster.Primary) || st.Orphans > 0 {
 			return errors.New("PostgreSQL still runs under the epoch: it is fenced before the lease is given back")
 		}
-		if err := n.guard().CloseEpoch(ctx, st.Epoch); err != nil {
+		if err := n.guard().CloseEpoch(call, st.Epoch); err != nil {
 			return fmt.Errorf("the guard did not close epoch %d: %w", st.Epoch, err)
 		}
 	}

@@ -242,7 +242,7 @@ func (n *Node) settleRound(ctx context.Context, r *dcs.Round) {
 	n.fs.enough, n.fs.yes, n.fs.no = true, r.Yes(), r.No()
 	call, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
-	if err := n.extend(call, deadline); err != nil {
+	if err := n.extend(call, deadline, r.Sent); err != nil {
 		n.log.Warn("promises could not lengthen the deadline", "error", err)
 	}
 	n.counters.add("failsafe_rounds_total", 1)

@@ -339,7 +339,11 @@ func (n *Node) guardEvents(ctx context.Context, g Guard) {
 			if !ok {
 				return
 			}
-			n.post(ctx, func() { n.onGuard(e) })
+			n.post(ctx, func() {
+				if n.guard() == g { // not of one that was replaced since
+					n.onGuard(e)
+				}
+			})
 		}
 	}
 }
@@ -355,8 +359,12 @@ func (n *Node) onGuard(e fence.Event) {
 	case fence.EventJump:
 		n.log.Warn("the wall clock jumped forward: if this machine was paused, the lease is that much older, so the guard took it off the deadline", "by", e.By)
 	case fence.EventGuardLost:
+		n.guardErr = errors.New("the connection to the guard is lost")
+		if fence.Alive(n.guardState.PID) {
+			n.log.Warn("the connection to the guard is lost; it goes on guarding")
+			return
+		}
 		n.log.Error("the guard is gone, and PostgreSQL with it")
-		n.guardErr = errors.New("the guard is gone")
 		if !n.guardState.Postmaster.Foreign {
 			n.endAll() // the kernel told the postmaster, but not one that is stopped, and not its orphans
 		}

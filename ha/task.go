@@ -278,7 +278,10 @@ func (n *Node) run(ctx context.Context, role postgres.Role, s postgres.Settings,
 		return err
 	}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		if role == postgres.RolePrimary { // the directory stays at rest: standby.signal comes back (hazard A17)
+			_, err = n.cfg.Postgres.Command(context.WithoutCancel(ctx), postgres.RoleReplica)
+		}
+		return errors.Join(ctx.Err(), err)
 	}
 	_, err = n.guard().Start(ctx, fence.StartRequest{
 		Path: cmd.Path, Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir, Log: cmd.Log,

@@ -133,7 +133,7 @@ func TestWatchdogRequired(t *testing.T) {
 	said := make([]byte, 1<<16)
 	n, err := device.Read(said)
 	require.NoError(t, err)
-	require.True(t, strings.HasPrefix(string(said[:n]), "Ctimeout=4\n1"), "%q", said[:n])
+	require.True(t, strings.HasPrefix(string(said[:n]), "Ctimeout=7\n1"), "%q", said[:n])
 	rungs := fenceOf(t, d)["fence"].(map[string]any)["rungs"]
 	require.Contains(t, rungs, "watchdog")
 	_, err = device.Read(said)

@@ -73,19 +73,32 @@ func runHere(path string, args []string, input string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	var status syscall.WaitStatus
+	if err := awaitChild(pid, &status, 2*time.Second); err != nil { // no longer: the guard has other things to do
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	_ = unix.SetNonblock(out[0], true)
 	said := make([]byte, 4096)
 	n, _ := unix.Read(out[0], said)
-	var status syscall.WaitStatus
-	for {
-		_, err := syscall.Wait4(pid, &status, 0, nil)
-		if !errors.Is(err, syscall.EINTR) {
-			break
-		}
-	}
 	if status.ExitStatus() != 0 {
 		return fmt.Errorf("%s: exit %d: %s", path, status.ExitStatus(), strings.TrimSpace(string(said[:max(n, 0)])))
 	}
 	return nil
+}
+
+// awaitChild waits for a child, and kills it when that takes longer than d.
+func awaitChild(pid int, status *syscall.WaitStatus, d time.Duration) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for began := time.Now(); ; <-tick.C {
+		got, err := syscall.Wait4(pid, status, syscall.WNOHANG, nil)
+		if got == pid || err != nil && !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+		if time.Since(began) > d {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
 func (a *admission) active() bool { return a != nil }

@@ -30,6 +30,7 @@ const (
 type marker struct {
 	dir  string
 	pid  int
+	old  os.FileInfo   // postmaster.pid before the start: not this server's
 	stop chan struct{} // closed when the postmaster is gone: the file can be written at once
 	once sync.Once
 	err  error
@@ -43,7 +44,7 @@ func (g *guard) beginMark() {
 		return
 	}
 	g.state.Postmaster.AtRest = false
-	m := &marker{dir: g.dir, pid: g.state.Postmaster.PID, stop: make(chan struct{})}
+	m := &marker{dir: g.dir, pid: g.state.Postmaster.PID, old: g.lockFile, stop: make(chan struct{})}
 	g.mark = m
 	go func() {
 		m.run()
@@ -71,7 +72,7 @@ func (m *marker) run() {
 			m.err = writeSignal(m.dir)
 			return
 		case <-tick.C:
-			if isPrimary(m.dir, m.pid) {
+			if isPrimary(m.dir, m.pid, m.old) {
 				m.err = writeSignal(m.dir)
 				return
 			}
@@ -81,10 +82,15 @@ func (m *marker) run() {
 
 // isPrimary says that this very postmaster has come up as primary: its lock file says so, and pg_control says "in
 // production". The latter alone is not enough, a crash leaves it behind; the former alone would do, but pg_control is the
-// word of the design.
-func isPrimary(dir string, pid int) bool {
-	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+// word of the design. old is the lock file of an earlier server, whose process id may be the same: in a PID namespace both
+// are 1, and in a container numbers repeat.
+func isPrimary(dir string, pid int, old os.FileInfo) bool {
+	path := filepath.Join(dir, "postmaster.pid")
+	b, err := os.ReadFile(path)
 	if err != nil {
+		return false
+	}
+	if info, err := os.Stat(path); err != nil || old != nil && os.SameFile(info, old) && info.ModTime().Equal(old.ModTime()) {
 		return false
 	}
 	lines := strings.Split(string(b), "\n")
@@ -108,6 +114,64 @@ func controlState(dir string) (state uint32, ok bool) {
 		return 0, false
 	}
 	return binary.NativeEndian.Uint32(control[controlOffset:]), true
+}
+
+// roleWatch notices, beside the guard's goroutine, that a server which was started or adopted as a replica has become a
+// primary without the guard's leave: promoted by hand, or by a recovery target.
+type roleWatch struct {
+	dir   string
+	pid   int
+	old   os.FileInfo
+	stop  chan struct{}
+	found bool
+}
+
+const roleEvery = 500 * time.Millisecond
+
+// watchRole begins to watch the server that runs, or ends watching.
+func (g *guard) watchRole(on bool) {
+	if g.watching != nil {
+		close(g.watching.stop)
+		g.watching = nil
+	}
+	if !on {
+		return
+	}
+	w := &roleWatch{dir: g.dir, pid: g.state.Postmaster.PID, old: g.lockFile, stop: make(chan struct{})}
+	g.watching = w
+	go func() {
+		tick := time.NewTicker(roleEvery)
+		defer tick.Stop()
+		for !w.found {
+			select {
+			case <-w.stop:
+				return
+			case <-tick.C:
+				w.found = isPrimary(w.dir, w.pid, w.old)
+			}
+		}
+		select {
+		case g.turned <- w:
+		case <-w.stop:
+		}
+	}()
+}
+
+// onPrimary treats it as one: under the open epoch, if there is one, its deadline counts; without, nobody takes it for a
+// replica any more, and closing or retiring ends it.
+func (g *guard) onPrimary(pid int) {
+	p := &g.state.Postmaster
+	if !p.Running || p.PID != pid || p.Primary {
+		return
+	}
+	p.Primary = true
+	if g.state.Open {
+		p.Epoch = g.state.Epoch
+	}
+	g.watchRole(false)
+	g.armKernel()
+	g.admit()
+	g.beginMark()
 }
 
 // writeSignal makes standby.signal, file and folder synced. A folder that is no data directory is left alone.

@@ -49,12 +49,14 @@ func (m Mode) signal() (syscall.Signal, bool) {
 // Times of the ladder. All of them end within dcs.FenceBound after the deadline, on which the arithmetic of the lease
 // relies (hazards 2.2, obligation O5).
 const (
-	killAfter   = 200 * time.Millisecond // from SIGQUIT to SIGKILL
-	kernelAfter = 300 * time.Millisecond // from the deadline to the end of a guard that did not get that far
-	killPause   = 10 * time.Millisecond  // between two rounds of SIGKILL
-	idleExit    = 30 * time.Second       // a guard with nothing to guard and nobody to serve ends
-	jumpMatters = 100 * time.Millisecond // a smaller jump of the wall clock is well within the assumed rates
-	noDeadline  = 24 * time.Hour         // a deadline further away is none: the cluster is paused (design section 7)
+	killAfter    = 200 * time.Millisecond // from SIGQUIT to SIGKILL
+	kernelAfter  = 300 * time.Millisecond // from the deadline to the end of a guard that did not get that far
+	killPause    = 10 * time.Millisecond  // between two rounds of SIGKILL
+	idleExit     = 30 * time.Second       // a guard with nothing to guard and nobody to serve ends
+	fastPatience = 3 * time.Second        // for a fast shutdown whose lease was renewed after it had begun
+	retiredFor   = 30 * time.Second       // for what is left of a server after a proof, archiver and walsenders
+	jumpMatters  = 100 * time.Millisecond // a smaller jump of the wall clock is well within the assumed rates
+	noDeadline   = 24 * time.Hour         // a deadline further away is none: the cluster is paused (design section 7)
 )
 
 // Options are what the agent asks of the guard, once for each connection.
@@ -88,8 +90,10 @@ type Term struct {
 	Epoch     uint64        `json:"epoch"`
 	Deadline  time.Duration `json:"deadline"`
 	HeadStart time.Duration `json:"head_start,omitempty"` // how long before it the fast shutdown begins
-	TTL       time.Duration `json:"ttl,omitempty"`        // the lease's, for the watchdog
-	LoopWait  time.Duration `json:"loop_wait,omitempty"`  // for the watchdog
+	// Sent is when the first request of the renewal was sent that Deadline counts from; 0: unknown.
+	Sent     time.Duration `json:"sent,omitempty"`
+	TTL      time.Duration `json:"ttl,omitempty"`       // the lease's, for the watchdog
+	LoopWait time.Duration `json:"loop_wait,omitempty"` // for the watchdog
 }
 
 // State is what the guard says of itself.

@@ -36,7 +36,9 @@ func (g *guard) adopt(pid int) error {
 	f := &foreign{pid: pid, fd: fd, program: filepath.Base(program(pid))}
 	g.foreign = f
 	g.ladder, g.occupied = ladder{}, true
-	g.state.Postmaster = Postmaster{Running: true, PID: pid, Foreign: true, Primary: isPrimary(g.dir, pid)}
+	g.state.Postmaster = Postmaster{Running: true, PID: pid, Foreign: true, Primary: isPrimary(g.dir, pid, nil)}
+	g.lockFile = nil
+	g.watchRole(!g.state.Postmaster.Primary)
 	go func() {
 		for {
 			_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)

@@ -49,6 +49,8 @@ type guard struct {
 	options   Options
 	trouble   troubles
 	head      time.Duration
+	hard      time.Duration // when the kernel ends a guard that is frozen
+	leaps     []leap        // of the wall clock, not long ago
 	clock     dcs.Clock
 	requests  chan incoming
 	agent     *client
@@ -67,7 +69,12 @@ type guard struct {
 	proof     *prover // watches for the shutdown checkpoint; nil when nobody waits for it
 	proved    chan *prover
 	jumped    <-chan time.Duration
+	closedBy  Proof       // how the last epoch ended
+	lockFile  os.FileInfo // postmaster.pid as it was before the postmaster was started
+	watching  *roleWatch  // of a server that is not known to be a primary
+	turned    chan *roleWatch
 	idle      time.Duration
+	ending    bool // asked to end
 	end       bool
 }
 
@@ -108,7 +115,7 @@ func serve(dir string) error {
 		return err
 	}
 	g := &guard{home: dir, clock: dcs.Boottime(), requests: make(chan incoming, 16),
-		marked: make(chan *marker, 1), proved: make(chan *prover, 1), gone: make(chan *foreign, 1)}
+		marked: make(chan *marker, 1), proved: make(chan *prover, 1), gone: make(chan *foreign, 1), turned: make(chan *roleWatch, 1), closedBy: ProofEmpty}
 	g.idle = g.clock.Now()
 	g.state = State{Version: protocolVersion, PID: os.Getpid(), Nonce: nonce(), BootID: bootID()}
 	if g.state.Earlier, err = rememberNonce(dir, g.state.Nonce); err != nil {
@@ -225,6 +232,10 @@ func (g *guard) readClient(c *client) {
 	s.Buffer(make([]byte, 4096), maxMessage)
 	for s.Scan() {
 		r, err := parseRequest(s.Bytes())
+		if err != nil && r.ID != 0 {
+			c.send(reply{ID: r.ID, Error: err.Error()})
+			continue
+		}
 		if err != nil {
 			break // what cannot speak the protocol is no agent
 		}
@@ -251,6 +262,10 @@ func (g *guard) loop() {
 			g.step()
 		case m := <-g.marked:
 			g.onMarked(m)
+		case w := <-g.turned:
+			if w == g.watching && w.found {
+				g.onPrimary(w.pid)
+			}
 		case p := <-g.proved:
 			g.onProved(p)
 		case f := <-g.gone:
@@ -261,6 +276,7 @@ func (g *guard) loop() {
 			g.checkIdle()
 		}
 		g.reap()
+		g.end = g.end || g.ending && g.mark == nil && !g.busy()
 	}
 }
 
@@ -277,7 +293,7 @@ func (g *guard) busy() bool { return g.state.Postmaster.Running || g.state.Orpha
 // leading says that something runs, or is left, that is or was allowed to be primary under the last epoch, or is one without any.
 func (g *guard) leading() bool {
 	p := g.state.Postmaster
-	return g.busy() && p.Primary && (p.Epoch == g.state.Epoch || p.Foreign)
+	return g.busy() && p.Primary && (p.Epoch == g.state.Epoch || p.Epoch == 0)
 }
 
 func (g *guard) push(e Event) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,13 +54,31 @@ func offset(clock dcs.Clock) time.Duration {
 	return time.Duration(time.Now().UnixNano()) - clock.Now()
 }
 
+// leap is a jump of the wall clock.
+type leap struct{ at, by time.Duration }
+
+// afterLeaps is the deadline of a renewal, less what the wall clock jumped since it was sent.
+func (g *guard) afterLeaps(t Term) time.Duration {
+	for _, l := range g.leaps {
+		if t.Sent != 0 && t.Sent < l.at && t.Deadline-g.clock.Now() <= noDeadline {
+			t.Deadline -= l.by
+		}
+	}
+	return t.Deadline
+}
+
 // onJump takes what may have passed unnoticed off the deadline: fence first, ask later. The next renewal gives a deadline
 // of its own, which counts from after the jump. A wall clock that an administrator sets forward costs a primary at most
 // one demotion.
 func (g *guard) onJump(by time.Duration) {
-	if !g.state.Open || by < jumpMatters || g.endless() {
+	if by < jumpMatters {
 		return
 	}
-	g.state.Deadline -= by
+	now := g.clock.Now()
+	g.leaps = append(slices.DeleteFunc(g.leaps, func(l leap) bool { return now-l.at > time.Hour }), leap{now, by})
+	if !g.state.Open || g.endless() {
+		return
+	}
+	g.setDeadline(g.state.Deadline - by)
 	g.push(Event{Kind: EventJump, Epoch: g.state.Epoch, By: by})
 }

@@ -7,11 +7,13 @@ import (
 	"time"
 )
 
-// ladder is how far the way down has gone. Once begun it goes on to its end: a deadline that moves afterwards may shorten
-// it, never lengthen it, because a server that is shutting down serves nobody any more (hazard A5).
+// ladder is how far the way down has gone. Once begun it goes on to its end: a server that is shutting down serves nobody
+// any more (hazard A5). A deadline that moves on meanwhile gives a fast shutdown fastPatience in all, because an immediate
+// one would not ship what walsenders still hold.
 type ladder struct {
 	stage stage
-	at    time.Duration // the deadline that it works towards; of stageFast and stageImmediate
+	begun time.Duration // of stageFast
+	at    time.Duration // when the next step is due; of stageFast and stageImmediate
 	known map[int]bool  // processes that got SIGKILL, of stageKill
 }
 
@@ -44,11 +46,17 @@ func (g *guard) arm() {
 // fork of a primary, and before the answer to whatever makes one or moves the deadline.
 func (g *guard) armKernel() {
 	switch {
-	case unguarded || !g.leading() || g.endless():
+	case unguarded || !g.leading() || g.endless() || g.foreign != nil: // the death of this guard does not end a foreign one
 		g.kernel.clear()
 	case g.state.Open && g.ladder.stage != stageKill:
-		g.kernel.set(g.state.Deadline + kernelAfter)
+		g.kernel.set(g.hard)
 	}
+}
+
+// setDeadline moves the deadline. One in the past leaves the ladder the time that it needs before the kernel steps in.
+func (g *guard) setDeadline(at time.Duration) {
+	g.state.Deadline = at
+	g.hard = max(at, g.clock.Now()) + kernelAfter
 }
 
 // next is when the next step is due.
@@ -84,11 +92,11 @@ func (g *guard) step() {
 		g.signal(syscall.SIGQUIT)
 	case stageNone:
 		if !g.leading() {
-			g.closeEpoch() // nothing runs under it
+			g.closeEpoch(ProofEmpty) // nothing runs under it
 			g.push(Event{Kind: EventFenced, Epoch: g.state.Epoch})
 			return
 		}
-		g.ladder = ladder{stage: stageFast, at: g.state.Deadline}
+		g.ladder = ladder{stage: stageFast, begun: g.clock.Now(), at: g.state.Deadline}
 		g.signal(syscall.SIGINT)
 	}
 }
@@ -199,6 +207,7 @@ func (g *guard) emptied() {
 	if g.mark != nil {
 		g.mark.now()
 	}
+	g.watchRole(false)
 	if g.proof != nil {
 		g.proof.cancel()
 		g.proof = nil
@@ -208,21 +217,21 @@ func (g *guard) emptied() {
 	g.push(Event{Kind: EventEmpty})
 	for _, w := range g.waiters {
 		if w.close != 0 && w.close == g.state.Epoch {
-			g.closeEpoch()
+			g.closeEpoch(ProofEmpty)
 		}
 		w.to.send(reply{ID: w.id, Proof: ProofEmpty})
 	}
 	g.waiters = nil
 	if g.state.Open && !unguarded && g.clock.Now() >= g.state.Deadline {
-		g.closeEpoch()
+		g.closeEpoch(ProofEmpty)
 		g.push(Event{Kind: EventFenced, Epoch: g.state.Epoch})
 	}
 	g.describe()
 }
 
 // closeEpoch ends the epoch for ever. The caller knows that nothing of it can acknowledge any more.
-func (g *guard) closeEpoch() {
-	g.state.Open = false
+func (g *guard) closeEpoch(by Proof) {
+	g.state.Open, g.closedBy = false, by
 	g.dog.disarm()
 }
 

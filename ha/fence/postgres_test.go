@@ -330,3 +330,46 @@ func TestTheNextGuardEndsOrphans(t *testing.T) {
 	require.Zero(t, running(d.data), "before the first request was answered")
 	last()
 }
+
+// A replica that somebody promotes past the guard is a primary all the same: under the open epoch its deadline counts, and
+// without one it is not called empty.
+func TestPromotedByHand(t *testing.T) {
+	d := newDatabase(t)
+	g, _, deadline := openFor(t, d.data, fence.Options{}, 6*time.Second)
+	_, err := g.Start(ctx(t), d.start(false, 0))
+	require.NoError(t, err)
+	conn := d.connect("tcp")
+	require.Equal(t, "true", value(t, conn, "select pg_promote()::text"))
+	require.Eventually(t, func() bool { return state(t, g).Postmaster.Primary }, 5*time.Second, 5*time.Millisecond)
+	last := d.writer(conn, short)()
+	require.Less(t, last, deadline)
+	await(t, g, fence.EventFenced)
+
+	require.NoError(t, os.WriteFile(d.signal(), nil, 0o600))
+	_, err = g.Start(ctx(t), d.start(false, 0))
+	require.NoError(t, err)
+	conn = d.connect("tcp")
+	require.NoError(t, g.OpenEpoch(ctx(t), fence.Term{Epoch: 2, Deadline: dcs.Boottime().Now() + time.Hour}))
+	require.Equal(t, "true", value(t, conn, "select pg_promote()::text"))
+	proof, err := g.Retire(ctx(t), 2)
+	require.NoError(t, err)
+	require.Contains(t, []fence.Proof{fence.ProofEmpty, fence.ProofShutdown}, proof)
+	_, err = conn.Exec(ctx(t), "select 1")
+	require.Error(t, err, "its sessions have ended before the proof")
+}
+
+// A crashed server leaves a lock file that says "ready", and in a PID namespace every server has the number 1: a server
+// that starts as primary does not find standby.signal, written on the word of the last one's file.
+func TestPrivilegedStaleLockFile(t *testing.T) {
+	d := newDatabase(t)
+	g, _, _ := openFor(t, d.data, fence.Options{PIDNamespace: true}, time.Hour)
+	for range 3 {
+		pid, err := g.Start(ctx(t), d.start(true, 1))
+		require.NoError(t, err)
+		conn := d.connect("tcp")
+		require.Equal(t, "false", value(t, conn, "select pg_is_in_recovery()::text"))
+		require.Eventually(t, func() bool { return state(t, g).Postmaster.AtRest }, 10*time.Second, 2*time.Millisecond)
+		kill(t, pid, syscall.SIGKILL)
+		await(t, g, fence.EventEmpty)
+	}
+}

@@ -136,6 +136,9 @@ func parentOf(pid int) (parent int, state byte, ok bool) {
 	return parent, fields[0][0], err == nil
 }
 
+// Alive says that a process exists and has not ended.
+func Alive(pid int) bool { return pid > 0 && alive(pid) }
+
 // alive says that a process exists and is no zombie.
 func alive(pid int) bool {
 	_, state, ok := parentOf(pid)
@@ -145,8 +148,10 @@ func alive(pid int) bool {
 // The child of a guard is written down in the guard's folder, so that the next one knows whose it was.
 const childName = "postmaster"
 
+// remember writes it beside the guard's goroutine, which must not wait for a disk while a primary runs.
 func (g *guard) remember(pid int) {
-	_ = os.WriteFile(filepath.Join(g.home, childName), []byte(identity(pid)), 0o600)
+	path, id := filepath.Join(g.home, childName), []byte(identity(pid))
+	go func() { _ = os.WriteFile(path, id, 0o600) }()
 }
 
 // identity is a process id with the time of its start, which no other process of this boot has.
@@ -166,20 +171,18 @@ func identity(pid int) string {
 // takeOver ends at once what a guard that was killed left in the data directory, and marks the directory as a standby's.
 // Nothing of it waits for the next start: orphans still acknowledge, and so do the sessions of a postmaster that was
 // stopped and took no signal in when its guard died (hazards A4, A5). A postmaster that no guard started is not touched.
-func (g *guard) takeOver() {
+func (g *guard) takeOver() error {
 	if pid, ok := FindPostmaster(g.dir); ok {
 		b, err := os.ReadFile(filepath.Join(g.home, childName))
 		if err != nil || string(b) == "" || string(b) != identity(pid) {
-			return
+			return nil
 		}
 	}
 	if err := EndAll(g.dir, g.options.Program); err != nil {
-		g.trouble.atRest = err.Error()
-		return
+		return err
 	}
-	if err := writeSignal(g.dir); err != nil {
-		g.trouble.atRest = err.Error()
-	}
+	g.trouble.atRest = reason(writeSignal(g.dir))
+	return nil
 }
 
 // EndAll sends SIGKILL to every process of the program that works in the data directory, until none is left, for a second at

@@ -69,14 +69,14 @@ func (g *guard) onProved(p *prover) {
 			continue
 		}
 		if w.close == g.state.Epoch {
-			g.closeEpoch()
+			g.closeEpoch(ProofShutdown)
 		}
 		w.to.send(reply{ID: w.id, Proof: ProofShutdown})
 	}
 	g.waiters = rest
 	if !g.state.Open {
 		g.state.Postmaster.Primary, g.state.Postmaster.Epoch = false, 0
-		g.ladder = ladder{}
+		g.ladder = ladder{stage: stageFast, begun: g.clock.Now(), at: g.clock.Now() + retiredFor} // also when the agent is gone
 		g.note(&g.trouble.admission, g.admission.open())
 	}
 }

@@ -69,7 +69,7 @@ type reply struct {
 	Event *Event `json:"event,omitempty"`
 }
 
-// parseRequest reads one message and checks that it carries what its op needs.
+// parseRequest reads one message and checks that it carries what its op needs. What has an id and is refused can be answered.
 func parseRequest(b []byte) (request, error) {
 	var r request
 	if err := json.Unmarshal(b, &r); err != nil {
@@ -81,31 +81,31 @@ func parseRequest(b []byte) (request, error) {
 	switch r.Op {
 	case opHello:
 		if r.Options == nil {
-			return request{}, errors.New("hello needs options")
+			return r, errors.New("hello needs options")
 		}
 	case opStart:
 		if r.Start == nil || r.Start.Path == "" {
-			return request{}, errors.New("start needs a path")
+			return r, errors.New("start needs a path")
 		}
 	case opStop:
 		if _, ok := r.Mode.signal(); !ok {
-			return request{}, fmt.Errorf("there is no stop mode %q", r.Mode)
+			return r, fmt.Errorf("there is no stop mode %q", r.Mode)
 		}
 	case opOpen, opExtend:
 		if err := r.Term.check(); err != nil {
-			return request{}, err
+			return r, err
 		}
 	case opAdopt:
 		if r.PID <= 1 {
-			return request{}, fmt.Errorf("there is no process %d to adopt", r.PID)
+			return r, fmt.Errorf("there is no process %d to adopt", r.PID)
 		}
 	case opPromote, opClose, opRetire:
 		if r.Epoch == 0 {
-			return request{}, fmt.Errorf("%s needs an epoch", r.Op)
+			return r, fmt.Errorf("%s needs an epoch", r.Op)
 		}
 	case opState, opShutdown:
 	default:
-		return request{}, fmt.Errorf("version %d of the protocol has no request %q", protocolVersion, r.Op)
+		return r, fmt.Errorf("version %d of the protocol has no request %q", protocolVersion, r.Op)
 	}
 	return r, nil
 }

@@ -47,13 +47,15 @@ func (g *guard) hello(c *client, r request) reply {
 	if g.agent != nil && g.agent != c {
 		_ = g.agent.conn.Close()
 	}
+	if err := g.configure(*r.Options); err != nil {
+		return reply{ID: r.ID, Code: code(err), Error: err.Error()}
+	}
 	g.agent = c
-	g.configure(*r.Options)
 	return reply{ID: r.ID}
 }
 
 // configure takes over what an agent asks for. What concerns a running server waits for its next start.
-func (g *guard) configure(o Options) {
+func (g *guard) configure(o Options) error {
 	if o.Program == "" {
 		o.Program = "postgres"
 	}
@@ -64,13 +66,16 @@ func (g *guard) configure(o Options) {
 		g.options.PIDNamespace = namespace
 	} else if o.DataDir != "" {
 		g.dir = o.DataDir
-		g.takeOver()
+		if err := g.takeOver(); err != nil {
+			return err
+		}
 	}
 	if dog != o.Watchdog {
 		g.dog.disarm()
 		g.dog = newWatchdog(o.Watchdog)
 	}
 	g.describe()
+	return nil
 }
 
 // do performs a request; later says that the reply comes when nothing is left.
@@ -99,7 +104,7 @@ func (g *guard) do(c *client, r request) (out reply, later bool) {
 			err = ErrRunning
 			break
 		}
-		g.end = true
+		g.ending = true // when standby.signal is written
 	default:
 		err = fmt.Errorf("version %d of the protocol has no request %q", protocolVersion, r.Op)
 	}
@@ -113,7 +118,7 @@ func (g *guard) do(c *client, r request) (out reply, later bool) {
 // guard was told to take charge of, and that belongs to no epoch yet, comes under this one.
 func (g *guard) open(t Term) error {
 	p := &g.state.Postmaster
-	unclaimed := p.Foreign && p.Epoch == 0 && g.ladder.stage == stageNone
+	unclaimed := p.Epoch == 0 && g.ladder.stage == stageNone
 	if g.busy() && p.Primary && !unclaimed {
 		return fmt.Errorf("%w: a primary of epoch %d", ErrRunning, p.Epoch)
 	}
@@ -123,7 +128,8 @@ func (g *guard) open(t Term) error {
 	if err := g.feed(t); err != nil {
 		return err
 	}
-	g.state.Epoch, g.state.Open, g.state.Deadline, g.head = t.Epoch, true, t.Deadline, t.HeadStart
+	g.state.Epoch, g.state.Open, g.head = t.Epoch, true, t.HeadStart
+	g.setDeadline(g.afterLeaps(t))
 	if p.Running && p.Primary {
 		p.Epoch = t.Epoch
 		g.armKernel()
@@ -141,9 +147,13 @@ func (g *guard) extend(t Term) error {
 	if g.clock.Now() >= g.state.Deadline {
 		return fmt.Errorf("%w: the deadline of epoch %d has passed", ErrNoEpoch, t.Epoch)
 	}
-	g.state.Deadline, g.head = t.Deadline, t.HeadStart
-	if g.ladder.stage == stageFast || g.ladder.stage == stageImmediate {
-		g.ladder.at = min(g.ladder.at, t.Deadline)
+	g.head = t.HeadStart
+	g.setDeadline(g.afterLeaps(t))
+	switch g.ladder.stage {
+	case stageFast:
+		g.ladder.at = min(g.state.Deadline, max(g.ladder.at, g.ladder.begun+fastPatience))
+	case stageImmediate:
+		g.ladder.at = min(g.ladder.at, g.state.Deadline)
 	}
 	g.armKernel()
 	g.admit()
@@ -179,12 +189,15 @@ func (g *guard) live(epoch uint64) error {
 // close closes an epoch, after what runs under it has ended: killed, or with retire by a fast shutdown.
 func (g *guard) close(c *client, r request) (reply, bool) {
 	if r.Epoch != g.state.Epoch || !g.state.Open {
-		return reply{Proof: ProofEmpty}, false // closed already, for ever
+		return reply{Proof: g.closedBy}, false // closed already, for ever
+	}
+	if p := &g.state.Postmaster; p.Running && !p.Primary && isPrimary(g.dir, p.PID, g.lockFile) {
+		g.onPrimary(p.PID) // promoted by somebody else, just now
 	}
 	w := waiter{to: c, id: r.ID, close: r.Epoch}
 	switch {
 	case !g.leading():
-		g.closeEpoch()
+		g.closeEpoch(ProofEmpty)
 		return reply{Proof: ProofEmpty}, false
 	case r.Op == opRetire:
 		w.early = true

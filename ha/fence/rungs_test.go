@@ -47,10 +47,11 @@ func TestLadder(t *testing.T) {
 	require.True(t, strings.HasPrefix(signals()[0], "INT."))
 	require.InDelta(t, -500, (fast - deadline).Milliseconds(), 100)
 	require.NoError(t, g.Extend(ctx(t), fence.Term{Epoch: 1, Deadline: deadline + time.Hour}), "the epoch is open still")
+	deadline = fast + 3*time.Second
 	require.Eventually(t, func() bool { return len(signals()) == 2 }, 5*time.Second, time.Millisecond)
 	immediate := dcs.Boottime().Now()
 	require.True(t, strings.HasPrefix(signals()[1], "QUIT."))
-	require.InDelta(t, 0, (immediate - deadline).Milliseconds(), 100, "a ladder that was begun is not lengthened")
+	require.InDelta(t, 0, (immediate - deadline).Milliseconds(), 100, "a ladder that was begun goes on: a lease that was renewed gives it three seconds in all")
 	await(t, g, fence.EventEmpty)
 	require.InDelta(t, 200, (dcs.Boottime().Now() - deadline).Milliseconds(), 100)
 	require.True(t, state(t, g).Open, "it was extended, and nothing runs under it: it may start again")
@@ -111,7 +112,7 @@ func TestWatchdog(t *testing.T) {
 	t.Cleanup(func() { _ = device.Close() })
 	dog := fence.Watchdog{Mode: fence.WatchdogRequired, Device: fifo, Margin: 5 * time.Second, Testing: true}
 	require.NoError(t, dog.Usable(8*time.Second, 2*time.Second))
-	require.ErrorContains(t, dog.Usable(8*time.Second, 4*time.Second), "loop_wait")
+	require.ErrorContains(t, dog.Usable(8*time.Second, 10*time.Second), "loop_wait")
 	require.ErrorContains(t, fence.Watchdog{Mode: fence.WatchdogRequired, Device: fifo + "x", Margin: -1}.Usable(8*time.Second, 2*time.Second), "cannot be written")
 
 	g, _, deadline := openFor(t, "", fence.Options{Watchdog: dog}, time.Minute)
@@ -126,7 +127,7 @@ func TestWatchdog(t *testing.T) {
 		}
 		require.Equal(t, what, string(b))
 	}
-	expect("Ctimeout=3\n1")
+	expect("Ctimeout=7\n1") // not 8 s - 5 s: the fence comes first, after D + F = 6.6 s
 	require.Contains(t, state(t, g).Rungs, fence.RungWatchdog)
 	req, _ := stubborn(t)
 	_, err = g.Start(ctx(t), req)
@@ -134,9 +135,12 @@ func TestWatchdog(t *testing.T) {
 	term := fence.Term{Epoch: 1, Deadline: deadline, TTL: 8 * time.Second, LoopWait: time.Second}
 	require.NoError(t, g.Extend(ctx(t), term))
 	expect("1")
-	term.TTL = 9 * time.Second
+	term.TTL = 40 * time.Second
 	require.NoError(t, g.Extend(ctx(t), term))
-	expect("Ctimeout=4\n1")
+	expect("Ctimeout=35\n1")
+	term.TTL, term.LoopWait = 8*time.Second, 10*time.Second
+	require.ErrorIs(t, g.Extend(ctx(t), term), fence.ErrWatchdog)
+	expect("1") // a setting that does not fit leaves no armed device unfed
 	require.NoError(t, g.CloseEpoch(ctx(t), 1))
 	expect("V")
 	require.False(t, state(t, g).Postmaster.Running, "nothing is left when it is disarmed")
@@ -244,4 +248,17 @@ func TestPrivilegedAdmission(t *testing.T) {
 	_, err = next.Start(ctx(t), d.start(false, 0))
 	require.NoError(t, err)
 	d.connect("tcp")
+}
+
+// A deadline that moves into the past is the ladder's to enforce: the kernel's timer leaves it the time.
+func TestDeadlineInThePast(t *testing.T) {
+	g, _, _ := openFor(t, "", fence.Options{}, time.Hour)
+	req, _ := stubborn(t)
+	_, err := g.Start(ctx(t), req)
+	require.NoError(t, err)
+	moved := dcs.Boottime().Now()
+	require.NoError(t, g.Extend(ctx(t), fence.Term{Epoch: 1, Deadline: moved - 2*time.Second}))
+	await(t, g, fence.EventFenced)
+	require.Less(t, dcs.Boottime().Now()-moved, dcs.FenceBound)
+	require.False(t, state(t, g).Open, "the guard is there to say so")
 }

@@ -29,6 +29,8 @@ func (g *guard) start(req StartRequest) (int, error) {
 		g.state.Postmaster.Epoch = req.Epoch
 		g.admit()
 		g.beginMark()
+	} else {
+		g.watchRole(true)
 	}
 	unprotect(pid)
 	g.remember(pid)
@@ -52,8 +54,14 @@ func (g *guard) startEmpty(req StartRequest) (int, error) {
 		}
 	}
 	g.prepareRungs()
-	if req.Primary && !unguarded && !g.endless() {
-		g.kernel.set(g.state.Deadline + kernelAfter)
+	g.lockFile, _ = os.Stat(filepath.Join(req.Dir, "postmaster.pid"))
+	if req.Primary {
+		if err := g.live(req.Epoch); err != nil { // the disk, or nft, took long
+			return 0, err
+		}
+		if !unguarded && !g.endless() {
+			g.kernel.set(g.hard)
+		}
 	}
 	pid, err := g.fork(req)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgregent/pgregent/dcs"
 )
 
 // watchdog resets the machine when it is not fed: the rung for a kernel that runs no user process any more (hazards 2.3,
@@ -55,22 +57,24 @@ func (c Watchdog) Usable(ttl, loopWait time.Duration) error {
 	return nil
 }
 
-// timeout is what the device is set to, and an error when it would not outlast a turn of the loop.
+// timeout is what the device is set to: Patroni's ttl less the safety margin, but never less than the fence itself needs,
+// so that a machine is not reset where a demotion would do, nor while an agent is restarted. It is an error when it would
+// not outlast a turn of the loop.
 func (c Watchdog) timeout(ttl, loopWait time.Duration) (time.Duration, error) {
 	timeout := ttl - c.Margin
 	if c.Margin < 0 {
 		timeout = ttl / 2
 	}
-	timeout = timeout.Truncate(time.Second)
+	fence := dcs.Validity(ttl) + dcs.FenceBound + time.Second - 1 // the device takes whole seconds
+	timeout = max(timeout, fence).Truncate(time.Second)
 	if timeout < max(loopWait, time.Second) {
-		return 0, fmt.Errorf("the watchdog's time-out would be %v at ttl %v with a safety margin of %v, and must not be less than loop_wait (%v) or 1s: raise ttl or lower watchdog.safety_margin",
-			timeout, ttl, c.Margin, loopWait)
+		return 0, fmt.Errorf("the watchdog's time-out would be %v at ttl %v, and must not be less than loop_wait (%v) or 1s: raise ttl", timeout, ttl, loopWait)
 	}
 	return timeout, nil
 }
 
-// feed arms it, or keeps it quiet for another time-out. The device gets whole seconds and counts from now, so it may
-// fire later than the deadline of the lease by up to the safety margin: it is the last rung and not the first.
+// feed arms it, or keeps it quiet for another time-out. The device counts whole seconds from now, so it fires after the
+// deadline of the lease and the guard's own fence: it is the last rung and not the first.
 func (w *watchdog) feed(t Term) error {
 	if w == nil {
 		return nil
@@ -82,10 +86,15 @@ func (w *watchdog) feed(t Term) error {
 	if err == nil && timeout != w.timeout {
 		err = w.setTimeout(timeout, t)
 	}
-	if err == nil {
-		_, err = w.file.Write([]byte("1"))
+	switch {
+	case err != nil && w.timeout == 0:
+		w.disarm() // it was opened just now, and nobody would feed it
+		return err
+	case w.file == nil:
+		return err
 	}
-	return err
+	_, fed := w.file.Write([]byte("1")) // also when a new time-out was refused: the old one is in force
+	return errors.Join(err, fed)
 }
 
 func (w *watchdog) open() error {
@@ -104,8 +113,10 @@ func (w *watchdog) open() error {
 // setTimeout tells the device. One whose time-out cannot be set is used if what it has fits.
 func (w *watchdog) setTimeout(timeout time.Duration, t Term) error {
 	if w.config.Testing {
-		w.timeout = timeout
 		_, err := fmt.Fprintf(w.file, "Ctimeout=%d\n", int(timeout.Seconds()))
+		if err == nil {
+			w.timeout = timeout
+		}
 		return err
 	}
 	seconds := int32(timeout.Seconds())

@@ -203,7 +203,7 @@ func tidyLease(v View) (Decision, bool) {
 			detail = fmt.Sprintf("PostgreSQL is shut down: the lease goes to %s", orAnyone(r.Target))
 		}
 		return Decision{Reason: ReasonReleasing, Detail: detail, Actions: []Action{r}, Wake: contestPause}, true
-	case v.Lease.Orphan:
+	case v.Lease.Orphan && v.Server.Process != ProcessUnknown && v.Server.Process != ProcessOrphans: // a Patroni member takes it at once
 		return Decision{Reason: ReasonOrphanKey, Detail: "the key leader hangs on this node's session, but the lease is not this node's",
 			Actions: []Action{DropOrphan{}}, Wake: contestPause}, true
 	}

@@ -103,7 +103,7 @@ func (a *agent) settle(step dcs.Step, on *sentStep, r reply, done func(error)) {
 	rec, _, _, _ := a.lease.Record()
 	if epoch == g.epoch && (g.open || g.proof != "") {
 		a.ask(func() error {
-			g.extend(epoch, deadline, time.Duration(rec.TTL), a.dynamic.Pause)
+			g.extend(epoch, deadline, time.Duration(rec.TTL), rec.Endless)
 			return nil
 		}, done)
 		return

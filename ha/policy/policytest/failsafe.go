@@ -152,7 +152,7 @@ func (a *agent) askPromises() {
 		if deadline := a.lease.SettleRound(r); deadline != 0 {
 			fs.enough = true
 			rec, _, _, _ := a.lease.Record()
-			n.guard.extend(epoch, deadline, time.Duration(rec.TTL), a.dynamic.Pause)
+			n.guard.extend(epoch, deadline, time.Duration(rec.TTL), rec.Endless)
 			a.w.lengthened(n, epoch, deadline)
 			a.wake()
 		}
