@@ -243,7 +243,7 @@ func (n *Node) sayFence(st fence.State) {
 	}
 	log("the fence", "rungs", strings.Join(rungNames(st), ","), "guarantee", st.Guarantee, "guard", st.PID)
 	if st.Problem != "" {
-		n.log.Warn("a rung of the fence is not active", "problem", st.Problem)
+		n.log.Info("a rung of the fence is not active", "problem", st.Problem)
 	}
 }
 

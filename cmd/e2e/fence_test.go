@@ -90,6 +90,7 @@ func TestFenceIsTold(t *testing.T) {
 	}
 	list := run(t, "list", "-c", d.File, "--verbose")
 	require.Contains(t, list, "Guarantee")
+	require.Contains(t, list, "Failsafe mode: on: without the store the leader goes on with 1 promises of pg1")
 	require.Regexp(t, `pg1 .*\| yes .*deadline, kernel-timer.*nothing is acknowledged`, list)
 }
 

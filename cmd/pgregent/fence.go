@@ -113,7 +113,28 @@ func printFences(ctx context.Context, out io.Writer, c *config.Config, state clu
 		rows = append(rows, append([]string{m.Name}, fenceRow(answers[i])...))
 	}
 	printTable(out, " Fences ", []string{"Member", "Version", "Bounded", "Rungs", "Guarantee"}, rows)
+	printFailsafe(out, state, answers)
 	return nil
+}
+
+// printFailsafe says what failsafe mode takes and gives, as the leader sees it, or whoever answers.
+func printFailsafe(out io.Writer, state cluster.Cluster, answers []rest.Answer) {
+	var f *rest.FailsafeStatus
+	for i, m := range state.Members {
+		if p := answers[i].Status.Pgregent; p != nil && p.Failsafe != nil && (f == nil || m.Name == state.Leader.Name) {
+			f = p.Failsafe
+		}
+	}
+	if f == nil || len(f.List) == 0 {
+		fmt.Fprintln(out, " Failsafe mode: off: without the store the leader stops at its deadline")
+		return
+	}
+	whom := "of "
+	if f.All {
+		whom = "(all, because a Patroni member is among them) of "
+	}
+	fmt.Fprintf(out, " Failsafe mode: on: without the store the leader goes on with %d promises %s%s\n", f.Promises, whom, strings.Join(f.List, ", "))
+	fmt.Fprintf(out, "                a failover without the leader's release needs %d votes of them; fewer need a manual decision (docs/safety.md)\n", f.Votes)
 }
 
 func fenceRow(a rest.Answer) []string {
