@@ -406,6 +406,9 @@ func (n *Node) sessionID() string {
 
 func (n *Node) serverView(now time.Duration) policy.Server {
 	s := n.server
+	if n.guardErr == nil && !n.guardState.Postmaster.Running {
+		s.Answered = false // an answer of a server that is gone
+	}
 	v := policy.Server{
 		Process: n.process(), Answers: s.Answered, Starting: isStarting(s),
 		Data: dataView(s.Data), Problem: s.DataErr, SystemID: s.Control.SystemID,
