@@ -74,7 +74,7 @@ func MainWith(m *testing.M, change func(*exec.Cmd)) int { return mainAs(m, Privi
 func mainAs(m *testing.M, p Privileges, change func(*exec.Cmd)) int {
 	if os.Geteuid() != 0 || isFuzzing(os.Args[1:]) {
 		if Privileged() {
-			if err := loopbackUp(); err != nil {
+			if err := LoopbackUp(); err != nil {
 				fmt.Fprintln(os.Stderr, "postgrestest: the loopback interface:", err)
 				return 2
 			}

@@ -66,8 +66,8 @@ func cgroup2() (string, error) {
 	return "", errors.New("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
 }
 
-// loopbackUp brings the interface up in a new network namespace. In an old one it is up.
-func loopbackUp() error {
+// LoopbackUp brings the interface up in a new network namespace. In an old one it is up.
+func LoopbackUp() error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err

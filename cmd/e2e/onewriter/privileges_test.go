@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pgregent/pgregent/postgres/postgrestest"
 )
 
 // What the tests got from root, if they were started by root. An empty one could not be made here.
@@ -40,7 +42,7 @@ func prepare() (*privileges, error) {
 	p := &privileges{}
 	if os.Geteuid() != 0 {
 		if os.Getenv(netEnv) != "" {
-			return p, raiseLoopback()
+			return p, postgrestest.LoopbackUp()
 		}
 		return p, nil
 	}
@@ -107,23 +109,6 @@ func (p *privileges) undo() {
 }
 
 func (p *privileges) later(f func()) { p.undoing = append(p.undoing, f) }
-
-func raiseLoopback() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	request, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
-		return fmt.Errorf("raise lo: %w", err)
-	}
-	return nil
-}
 
 // mounted finds where a file system is mounted. option is one of its options, empty: any.
 func mounted(kind, option string) (string, error) {
