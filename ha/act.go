@@ -183,32 +183,6 @@ func (n *Node) renew(ctx context.Context, a policy.Renew) error {
 
 func (n *Node) epoch() uint64 { e, _ := n.lease.Open(); return e }
 
-// guardAnswer is how long the guard, a process on this host, may take to answer the loop.
-const guardAnswer = 500 * time.Millisecond
-
-func (n *Node) guardExtend(ctx context.Context, t fence.Term) error {
-	call, cancel := context.WithTimeout(ctx, guardAnswer)
-	defer cancel()
-	return n.guard().Extend(call, t)
-}
-
-// term is the open epoch up to a deadline that counts from sent, as the guard takes it.
-func (n *Node) term(deadline, sent time.Duration) fence.Term {
-	return fence.Term{Epoch: n.epoch(), Deadline: deadline, Sent: sent, HeadStart: dcs.FenceHeadStart(n.dynamic.TTL), TTL: n.dynamic.TTL, LoopWait: n.dynamic.LoopWait}
-}
-
-// extend hands the deadline to the guard; only then it is worth something. In pause the guard holds none (design
-// section 7), once the record says so (dcs.Lease.Endless).
-func (n *Node) extend(ctx context.Context, deadline, sent time.Duration) error {
-	if r, _, ok, _ := n.lease.Record(); ok && r.Endless {
-		deadline = n.clock.Now() + 100*365*24*time.Hour
-	}
-	if err := n.guardExtend(ctx, n.term(deadline, sent)); err != nil {
-		return fmt.Errorf("the guard did not take the deadline: %w", err)
-	}
-	return nil
-}
-
 // take is rules R4 to R6.
 func (n *Node) take(ctx context.Context, a policy.Take) error {
 	v := n.voter.Load()

@@ -2,11 +2,9 @@ package ha
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -218,35 +216,6 @@ func (n *Node) open(ctx context.Context) error {
 	return nil
 }
 
-// fenceConfig is where the guard of this node lives, and what it is asked for.
-func (n *Node) fenceConfig() fence.Config {
-	o := n.cfg.Fence
-	if d, ok := n.cfg.Postgres.(interface{ DataDir() string }); ok && o.DataDir == "" {
-		o.DataDir = d.DataDir()
-	}
-	return fence.Config{Dir: n.cfg.StateDir, Program: n.cfg.GuardProgram, Options: o, Log: n.log}
-}
-
-func rungNames(st fence.State) []string {
-	names := make([]string, len(st.Rungs))
-	for i, r := range st.Rungs {
-		names[i] = string(r)
-	}
-	return names
-}
-
-// sayFence tells which rungs are active and what they guarantee.
-func (n *Node) sayFence(st fence.State) {
-	log := n.log.Info
-	if !st.Bounded {
-		log = n.log.Warn
-	}
-	log("the fence", "rungs", strings.Join(rungNames(st), ","), "guarantee", st.Guarantee, "guard", st.PID)
-	if st.Problem != "" {
-		n.log.Info("a rung of the fence is not active", "problem", st.Problem)
-	}
-}
-
 // newLease starts the lease under the nonce of the guard (rule R11): a new guard is a new identity.
 func (n *Node) newLease(st fence.State) {
 	last := n.lease
@@ -321,64 +290,6 @@ func (n *Node) watch(ctx context.Context) {
 		for range events {
 			n.post(ctx, func() {})
 		}
-	}
-}
-
-// guardRef lets an interface be replaced in one step.
-type guardRef struct{ Guard }
-
-func (n *Node) guard() Guard { return n.held.Load().Guard }
-
-// guardEvents brings the end of the postmaster into the loop at once, for as long as g lives.
-func (n *Node) guardEvents(ctx context.Context, g Guard) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case e, ok := <-g.Events():
-			if !ok {
-				return
-			}
-			n.post(ctx, func() {
-				if n.guard() == g { // not of one that was replaced since
-					n.onGuard(e)
-				}
-			})
-		}
-	}
-}
-
-func (n *Node) onGuard(e fence.Event) {
-	switch e.Kind {
-	case fence.EventExit:
-		n.walEnd = wal.Position{}
-		if !n.expected {
-			n.exits = append(n.exits, n.clock.Now())
-			n.log.Warn("postgresql ended", "code", e.Code, "signal", e.Signal)
-		}
-	case fence.EventJump:
-		n.log.Warn("the wall clock jumped forward: if this machine was paused, the lease is that much older, so the guard took it off the deadline", "by", e.By)
-	case fence.EventGuardLost:
-		n.guardErr = errors.New("the connection to the guard is lost")
-		if fence.Alive(n.guardState.PID) {
-			n.log.Warn("the connection to the guard is lost; it goes on guarding")
-			return
-		}
-		n.log.Error("the guard is gone, and PostgreSQL with it")
-		if !n.guardState.Postmaster.Foreign {
-			n.endAll() // the kernel told the postmaster, but not one that is stopped, and not its orphans
-		}
-	}
-}
-
-// endAll kills what runs in the data directory, past the guard.
-func (n *Node) endAll() {
-	dir := n.fenceConfig().Options.DataDir
-	if dir == "" {
-		return
-	}
-	if err := fence.EndAll(dir, n.cfg.Fence.Program); err != nil {
-		n.log.Error("PostgreSQL could not be ended", "error", err)
 	}
 }
 

@@ -102,9 +102,11 @@ func serve(dir string) error {
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1) // a collection only when the limit is near: nothing here grows
 	debug.SetMemoryLimit(24 << 20)
-	if err := lock(dir); err != nil {
+	held, err := lock(dir)
+	if err != nil {
 		return err
 	}
+	defer func() { _ = held.Close() }() // not before: a file without a reference would be closed by a collection
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("child subreaper: %w", err)
 	}
@@ -135,26 +137,22 @@ func serve(dir string) error {
 }
 
 // lock makes this the only guard of the folder. The last one may be ending at this moment.
-func lock(dir string) error {
+func lock(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for tries := 0; ; tries++ {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			keepOpen = f
-			return nil
+			return f, nil
 		}
 		if tries == 100 {
-			return fmt.Errorf("another guard lives in %s: %w", dir, err)
+			return nil, fmt.Errorf("another guard lives in %s: %w", dir, err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
-
-// keepOpen holds the lock for the life of the process: a file without a reference would be closed by a collection.
-var keepOpen *os.File //nolint:gochecknoglobals // the process has one
 
 func nonce() string {
 	var b [12]byte

@@ -168,8 +168,7 @@ func TestFenceAtTheDeadline(t *testing.T) {
 			quick := d.writer(d.connect("tcp"), short)
 			slow := d.writer(d.connect("socket"), long)
 			trouble(t, state(t, g))
-			var last time.Duration
-			last = max(quick(), slow())
+			last := max(quick(), slow())
 			require.Eventually(t, func() bool { return running(d.data) == 0 }, 10*time.Second, 2*time.Millisecond)
 			empty := dcs.Boottime().Now()
 			t.Logf("last acknowledgement %v and emptiness %v after the deadline", last-deadline, empty-deadline)
