@@ -85,7 +85,6 @@ func testDaemons(t *testing.T, pg string) {
 		outage := w.outage(began, 60*time.Second)
 		t.Logf("node lost: outage %v, acknowledged writes lost (asynchronous): %d", outage, w.lost(c))
 		require.Less(t, outage, 10*time.Second)
-		began = time.Now()
 		l.Start()
 		back := rig.Eventually(t, 30*time.Second, "the lost node streams again", l.Streaming)
 		t.Logf("killed node back to streaming: %v", back)

@@ -125,7 +125,8 @@ func keyPair(section, certFile, keyFile, password string) (tls.Certificate, erro
 	}
 	if password != "" {
 		if b, _ := pem.Decode(key); b != nil && strings.Contains(b.Headers["Proc-Type"], "ENCRYPTED") {
-			der, err := x509.DecryptPEMBlock(b, []byte(password)) //nolint:staticcheck // the only encryption that Patroni's users have
+			//lint:ignore SA1019 it is the only encryption that Patroni's users have
+			der, err := x509.DecryptPEMBlock(b, []byte(password))
 			if err != nil {
 				return tls.Certificate{}, fmt.Errorf("%s.keyfile_password does not open %s: %w", section, keyFile, err)
 			}

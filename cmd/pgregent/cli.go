@@ -46,8 +46,7 @@ func runValidate(_ context.Context, args, environ []string, out, errOut io.Write
 // toolFlags are what every command that talks to a cluster takes.
 type toolFlags struct {
 	*flag.FlagSet
-	file   string
-	format string
+	file string
 }
 
 func newToolFlags(name string, errOut io.Writer) *toolFlags {

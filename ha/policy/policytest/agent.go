@@ -45,7 +45,6 @@ type agent struct {
 	publishAt  time.Duration
 	downSince  time.Duration // 0: PostgreSQL is well or does not matter
 	crashes    []time.Duration
-	pgSeen     bool // a postmaster was running in the last look
 	stop       bool
 	stopAt     time.Duration
 	confirming bool

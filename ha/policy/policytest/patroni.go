@@ -22,9 +22,7 @@ type patroni struct {
 	working     bool
 	reason      string
 	published   string
-	publishing  bool
 	fs          patroniFailsafe
-	silentSince time.Duration
 }
 
 func (n *Node) startPatroni() {
