@@ -13,22 +13,31 @@ import (
 // cgroup is a control group of PostgreSQL's own, below the guard's: one write to cgroup.kill ends every process in it,
 // also one that is being forked at that moment (kernel commit 661ee6281820; hazards 2.3). It needs cgroup v2, Linux 5.14,
 // and a group that was delegated to the guard's user (systemd: Delegate=yes). A nil cgroup does nothing.
+//
+// One that was killed is not used again: Linux from 6.12 on, 6.18 seen, kills at once what is later put into it with
+// CLONE_INTO_CGROUP, because it compares its count of kills with that of the parent's group.
 type cgroup struct {
-	path string
-	dir  *os.File // CLONE_INTO_CGROUP takes it
-	end  *os.File // cgroup.kill
+	path  string
+	spent bool     // it was killed
+	dir   *os.File // CLONE_INTO_CGROUP takes it
+	end   *os.File // cgroup.kill
 }
 
-// newCgroup makes it, or finds the one that an earlier guard of the same folder left.
-func newCgroup(guardDir string) (*cgroup, error) {
+// newCgroup makes one, and removes those that earlier guards of the same folder left. unique tells it from all of them.
+func newCgroup(guardDir, unique string) (*cgroup, error) {
 	own, err := ownCgroup()
 	if err != nil {
 		return nil, err
 	}
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(guardDir))
-	c := &cgroup{path: filepath.Join(own, fmt.Sprintf("pgregent-%x", h.Sum64()))}
-	if err := os.Mkdir(c.path, 0o755); err != nil && !os.IsExist(err) {
+	prefix := filepath.Join(own, fmt.Sprintf("pgregent-%x-", h.Sum64()))
+	earlier, _ := filepath.Glob(prefix + "*")
+	for _, e := range earlier {
+		_ = os.Remove(e) // one that is not empty stays
+	}
+	c := &cgroup{path: prefix + unique}
+	if err := os.Mkdir(c.path, 0o755); err != nil {
 		return nil, fmt.Errorf("no cgroup of PostgreSQL's own: %w", err)
 	}
 	if err := unix.Access(filepath.Join(own, "cgroup.procs"), unix.W_OK); err != nil {
@@ -78,6 +87,7 @@ func ownCgroup() (string, error) {
 func (c *cgroup) kill() {
 	if c != nil {
 		_, _ = c.end.WriteAt([]byte("1"), 0)
+		c.spent = true
 	}
 }
 

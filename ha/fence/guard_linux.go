@@ -58,6 +58,7 @@ type guard struct {
 	timer     dcs.Timer
 	kernel    kernelTimer
 	cgroup    *cgroup
+	starts    int
 	admission *admission
 	dog       *watchdog
 	ladder    ladder

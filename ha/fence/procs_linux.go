@@ -3,6 +3,7 @@ package fence
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -29,11 +30,18 @@ func FindPostmaster(dataDir string) (pid int, ok bool) {
 	if pid == 1 {
 		return namespaced(dataDir)
 	}
-	if !worksIn(pid, dataDir) {
+	if !worksIn(pid, dataDir) && !hidden(pid) {
 		return 0, false
 	}
-	_, state, alive := parentOf(pid)
-	return pid, alive && state != 'Z'
+	return pid, alive(pid)
+}
+
+// hidden says that a process looks like a PostgreSQL server and does not let us see where it works, as one with more
+// capabilities than ours. Unknown is not false: the lock file is believed then.
+func hidden(pid int) bool {
+	_, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return errors.Is(err, fs.ErrPermission) && strings.HasPrefix(string(name), "postgres")
 }
 
 // namespaced finds the process of a data directory that is the first one of a PID namespace.

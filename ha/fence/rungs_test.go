@@ -187,6 +187,11 @@ func TestPrivilegedCgroup(t *testing.T) {
 	t.Logf("cgroup.kill: empty after %v", took)
 	require.Less(t, last(), began+dcs.FenceBound)
 	require.Zero(t, running(d.data))
+
+	_, err = g.Start(ctx(t), d.start(false, 0))
+	require.NoError(t, err)
+	d.connect("tcp")
+	require.Contains(t, state(t, g).Rungs, fence.RungCgroup, "the next server gets a group that was not killed")
 }
 
 func nice(t *testing.T, pid int) string {

@@ -72,8 +72,13 @@ func (g *guard) startEmpty(req StartRequest) (int, error) {
 
 // prepareRungs makes what a new server is put under. Nothing of an earlier one is left.
 func (g *guard) prepareRungs() {
+	if g.cgroup != nil && g.cgroup.spent {
+		g.cgroup.remove()
+		g.cgroup = nil
+	}
 	if g.options.Cgroup && g.cgroup == nil {
-		c, err := newCgroup(g.home)
+		g.starts++
+		c, err := newCgroup(g.home, fmt.Sprintf("%s-%d", g.state.Nonce, g.starts))
 		g.cgroup, g.trouble.cgroup = c, reason(err)
 	}
 	if port := g.options.AdmissionPort; port != 0 && (g.admission == nil || int(g.admission.port) != port) {

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -108,7 +109,12 @@ func ownerOfPID(pid int, dataDir string) owner {
 	if sameFile(proc+"/cwd", dataDir) {
 		return ownerOurs
 	}
-	return ownerForeign // another user's process cannot be looked at, and is none of ours
+	// A server with more capabilities than ours, or of another user, does not let us see where it works. Unknown is not
+	// false: it is taken for the one that the lock file means, because nothing may be done beside a running server.
+	if _, err := os.Readlink(proc + "/cwd"); errors.Is(err, fs.ErrPermission) && strings.HasPrefix(string(stat[bytes.IndexByte(stat, '(')+1:]), "postgres") {
+		return ownerOurs
+	}
+	return ownerForeign
 }
 
 // sameFile says that two paths lead to one file or folder, whatever links are on the way.

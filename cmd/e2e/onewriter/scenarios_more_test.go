@@ -66,7 +66,7 @@ func startedByHand(r *run) error {
 	port := fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -k %s", r.old.PGPort, r.c.Root)
 	log := r.old.Data + ".hand.log"
 	ctl := filepath.Join(r.c.Bin, "pg_ctl")
-	start := exec.Command(ctl, "start", "-W", "-D", r.old.Data, "-l", log, "-o", port)
+	start := exec.Command("setpriv", "--ambient-caps=-all", "--inh-caps=-all", ctl, "start", "-W", "-D", r.old.Data, "-l", log, "-o", port)
 	start.Dir = r.c.Root
 	if out, err := start.CombinedOutput(); err != nil {
 		r.note("pg_ctl start: %v: %s", err, out)
