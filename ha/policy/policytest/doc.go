@@ -77,7 +77,8 @@
 //	stabilize                  runs until nothing was printed for 12 s, at most two minutes
 //	calm                       ends every fault, starts what does not run, takes back tags, requests and pause
 //	settle 90s                 runs until the cluster is healthy; when it is not by then, L1 is violated
-//	                           (not promised once a Patroni member was promoted)
+//	                           (not promised once a Patroni member was promoted, nor where only such are left and wait
+//	                           for each other)
 //
 // Commands that do something to nodes
 //

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/ha/cluster"
+	"github.com/pgregent/pgregent/postgres/wal"
 )
 
 // patroniFailsafe is failsafe mode of a Patroni member (reference section 5.17); its memory ends with the process.
@@ -98,4 +99,22 @@ func (p *patroni) failsafeKey() []dcs.Op {
 		return nil
 	}
 	return []dcs.Op{dcs.Put(cluster.KeyFailsafe, value)}
+}
+
+// deferring says that every node runs Patroni, and that those whom the key `failsafe` lists wait for one that it does not
+// list and that has more WAL. They do so for ever, whoever wrote the key (reference sections 5.7.1 and 5.7.2).
+func (w *World) deferring() bool {
+	var listed, others wal.LSN
+	for _, n := range w.nodes {
+		switch {
+		case n.patroni == nil:
+			return false
+		case n.pg.state != pgRunning || n.pg.primary || n.disk.tip == nil:
+		case n.patroni.excluded():
+			others = max(others, n.disk.tip.lsn)
+		default:
+			listed = max(listed, n.disk.tip.lsn)
+		}
+	}
+	return w.store.item(dcs.KeyLeader).Version == dcs.Absent && listed > 0 && others > listed
 }

@@ -301,7 +301,7 @@ func (s *Story) calm([]string) error {
 }
 
 // settle runs until the cluster is healthy; taking longer than the given time violates L1, unless a Patroni member was
-// promoted: what is promised beside those is safety (lease rules, end of section 1).
+// promoted, or only such are left and wait for each other: what is promised beside those is safety (lease rules, end of section 1).
 func (s *Story) settle(args []string) error {
 	d, err := duration(args, 0)
 	if err != nil {
@@ -310,7 +310,7 @@ func (s *Story) settle(args []string) error {
 	w := s.w
 	w.hold(false)
 	if !w.RunUntil(d, w.Healthy) && len(w.violations) == 0 {
-		if w.mixed {
+		if w.Mixed() {
 			w.logf(nil, "not healthy %v after the last fault; beside Patroni members that is not promised", d)
 			return nil
 		}

@@ -237,5 +237,6 @@ func (w *World) Nodes() []*Node { return w.nodes }
 // Events is how many events happened.
 func (w *World) Events() uint64 { return w.events }
 
-// Mixed says that a Patroni member was promoted at some time.
-func (w *World) Mixed() bool { return w.mixed }
+// Mixed says that a healthy cluster is not promised: a Patroni member was promoted at some time, or only such are left, and
+// they wait for each other.
+func (w *World) Mixed() bool { return w.mixed || w.deferring() }
