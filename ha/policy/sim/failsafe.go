@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/pgregent/pgregent/ha/policy/policytest"
@@ -17,7 +18,7 @@ func (p *profile) drawFailsafe(seed uint64, o Options) {
 		return // which of two machines under one name has promised is beyond the rules (hazard A15)
 	}
 	p.cluster += " failsafe=on"
-	if len(p.names) == 3 && r.IntN(4) == 0 {
+	if len(p.names) == 3 && (r.IntN(4) == 0 || o.Only) {
 		p.cluster += " d e" // five members: two hold the leader up, and two others can vote
 		p.names = append(p.names, "d", "e")
 	}
@@ -25,6 +26,9 @@ func (p *profile) drawFailsafe(seed uint64, o Options) {
 		{"store-silent", 4}, {"holder-cut", 3}, {"voter-restart", 3}, {"voter-flip", 2}, {"list-lost", 2}, {"forget", 1},
 	} {
 		played := o.Failsafe || r.IntN(2) == 0
+		if o.Only && !slices.Contains(o.Focus, k.name) {
+			continue
+		}
 		for range k.weight {
 			if played {
 				p.kinds = append(p.kinds, k.name)

@@ -53,7 +53,7 @@ func Mistakes() []Row {
 		{Mistake: policytest.MistakeNoSignal, Expect: []string{"I14", "I1"}, Focus: []string{"start-by-hand"}},
 		{Mistake: policytest.MistakeNoVotes, Expect: []string{"I1", "I3"}, Failsafe: true},
 		{Mistake: policytest.MistakePromiseForgotten, Expect: []string{"I1", "I3"}, Failsafe: true},
-		{Mistake: policytest.MistakeVoteForgotten, Expect: []string{"I1", "I3"}, Failsafe: true, From: 560}, // it takes five members
+		{Mistake: policytest.MistakeVoteForgotten, Expect: []string{"I1", "I3"}, Failsafe: true, Focus: []string{"voter-flip"}, Only: true}, // it takes five members
 		{Mistake: policytest.MistakeQuorumOff, Expect: []string{"I1", "I3"}, Failsafe: true},
 		{Mistake: policytest.MistakeListOnePhase, Expect: []string{"I1", "I3"}, Failsafe: true},
 	}
