@@ -1,6 +1,7 @@
 package fence
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"os"
@@ -38,7 +39,7 @@ func newCgroup(guardDir, unique string) (*cgroup, error) {
 	}
 	c := &cgroup{path: prefix + unique}
 	if err := os.Mkdir(c.path, 0o755); err != nil {
-		return nil, fmt.Errorf("no cgroup of PostgreSQL's own: %w", err)
+		return nil, fmt.Errorf("no cgroup of PostgreSQL's own: %s cannot be divided: %w", own, errors.Unwrap(err))
 	}
 	if err := unix.Access(filepath.Join(own, "cgroup.procs"), unix.W_OK); err != nil {
 		c.remove() // the kernel lets nothing move in that may not leave here

@@ -2,7 +2,6 @@ package onewriter
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -16,13 +15,16 @@ import (
 // failsafe the leader demotes itself once and somebody leads again afterwards, and nothing that was acknowledged is lost.
 // With failsafe no writer notices.
 func TestStoreFrozen(t *testing.T) {
-	for _, failsafe := range []bool{false, true} {
-		for _, replicaDown := range []bool{false, true} {
-			t.Run(fmt.Sprintf("Failsafe=%t,ReplicaDown=%t", failsafe, replicaDown), func(t *testing.T) {
-				t.Parallel()
-				testStoreFrozen(t, failsafe, replicaDown)
-			})
-		}
+	for _, c := range []struct {
+		name                  string // short and plain: it is part of the path of a socket
+		failsafe, replicaDown bool
+	}{
+		{"Plain", false, false}, {"PlainReplicaDown", false, true}, {"Failsafe", true, false}, {"FailsafeReplicaDown", true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			testStoreFrozen(t, c.failsafe, c.replicaDown)
+		})
 	}
 }
 
