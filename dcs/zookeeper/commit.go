@@ -31,6 +31,7 @@ type write struct {
 	session *session // that keys are bound to; nil when there is none
 	paths   map[string]string
 
+	blind bool  // the next attempt needs no look
 	fresh *link // the link whose server is known to be new enough for a refusal
 	maybe error // why an attempt may have happened, when it may
 }
@@ -92,6 +93,7 @@ func (s *Store) prepare(txn dcs.Txn) (*write, error) {
 		}
 		w.session = n
 	}
+	w.blind = creates(txn)
 	if bytes > maxBytes {
 		return nil, fmt.Errorf("%w: the values have %d bytes together, at most %d", dcs.ErrTooLarge, bytes, maxBytes)
 	}
@@ -158,6 +160,11 @@ func (w *write) attempt(ctx context.Context) (r dcs.Result, done bool, err error
 	if err != nil {
 		return r, false, err
 	}
+	if w.blind {
+		w.blind = false
+		ops, puts := w.planCreation()
+		return w.commit(ctx, l, ops, puts)
+	}
 	prefix, nodes, err := w.look(ctx, l)
 	if err != nil {
 		return r, false, w.trouble(ctx, l, err)
@@ -180,6 +187,11 @@ func (w *write) attempt(ctx context.Context) (r dcs.Result, done bool, err error
 	if err != nil {
 		return r, false, err
 	}
+	return w.commit(ctx, l, ops, puts)
+}
+
+// commit sends the multi and judges what comes of it, as attempt does.
+func (w *write) commit(ctx context.Context, l *link, ops []any, puts map[string]int) (r dcs.Result, done bool, err error) {
 	answers, err := w.send(ctx, l, ops)
 	switch {
 	case err == nil:
@@ -195,7 +207,7 @@ func (w *write) attempt(ctx context.Context) (r dcs.Result, done bool, err error
 		w.fresh = l
 		return r, false, w.makeFolders(ctx, l)
 	case lost(err):
-		w.maybe = fmt.Errorf("%s: %w", l.server(), err)
+		w.maybe = err
 		if !w.fenced() {
 			return r, false, fmt.Errorf("%w: %w", dcs.ErrUnknown, w.maybe)
 		}
@@ -257,7 +269,7 @@ func (w *write) leave(l *link, err error) {
 	if l.keep {
 		l.cut()
 	} else {
-		l.stop(fmt.Errorf("%s: %w", l.server(), err))
+		l.stop(err)
 	}
 }
 

@@ -36,6 +36,31 @@ func (w *write) plan(prefix *node, nodes map[string]*node) (ops []any, puts map[
 	return p.ops, p.puts, nil
 }
 
+// creates says whether a transaction does nothing but put keys that it wants to be absent. That can be asked for without a
+// look: ZooKeeper creates no node that is there.
+func creates(txn dcs.Txn) bool {
+	absent := make(map[string]bool)
+	for _, c := range txn.If {
+		absent[c.Key] = c.Version == dcs.Absent
+	}
+	for _, o := range txn.Then {
+		if o.Delete || !absent[o.Key] {
+			return false
+		}
+	}
+	return len(txn.If) == len(txn.Then)
+}
+
+// planCreation is the plan of a transaction that creates. Nothing is known of the prefix, and it is only to be counted up.
+func (w *write) planCreation() (ops []any, puts map[string]int) {
+	p := planner{acl: w.store.acl, puts: make(map[string]int)}
+	for _, o := range w.txn.Then {
+		_ = p.change(o, w.paths[o.Key], nil) // of an absent node it has nothing to complain
+	}
+	p.add(&zk.SetDataRequest{Path: w.store.prefix, Data: []byte(folderMark), Version: -1})
+	return p.ops, p.puts
+}
+
 // planner collects operations.
 type planner struct {
 	acl   []zk.ACL

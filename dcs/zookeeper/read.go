@@ -56,7 +56,7 @@ func (s *Store) Read(ctx context.Context) (dcs.Snapshot, error) {
 		if !retry(err) || errors.Is(err, errChanged) {
 			return dcs.Snapshot{}, fmt.Errorf("%s: %w", l.server(), err)
 		}
-		l.stop(fmt.Errorf("%s: %w", l.server(), err)) // and the next connection is to another server
+		l.stop(err) // and the next connection is to another server
 		last = err
 	}
 }

@@ -30,6 +30,9 @@ var _ dcs.Session = (*session)(nil)
 // errUnrenewed is why a session was closed by this side.
 var errUnrenewed = fmt.Errorf("%w: it was not renewed for its TTL", dcs.ErrSessionLost)
 
+// errUnconfirmed is why a session cannot be used after a Close that the servers did not answer.
+var errUnconfirmed = errors.New("the session was closed, and no server has confirmed it")
+
 // OpenSession implements dcs.Store. A TTL below Limits.MinTTL is raised; one above what the servers allow (by default 20 of
 // their ticks, 40 s) is an error, as they would make it shorter. An unknown outcome leaves at most a session without keys.
 func (s *Store) OpenSession(ctx context.Context, ttl time.Duration) (dcs.Session, error) {
@@ -53,7 +56,7 @@ func (s *Store) OpenSession(ctx context.Context, ttl time.Duration) (dcs.Session
 	}
 	if err != nil {
 		n.link.stop(err)
-		if s.ctx.Err() != nil {
+		if s.closing.Load() {
 			err = dcs.ErrClosed
 		}
 		return nil, fmt.Errorf("%w: %w", dcs.ErrUnknown, err)
@@ -127,14 +130,14 @@ func (n *session) Renew(ctx context.Context) error {
 
 // usable waits for the session's connection, and says why there is none.
 func (n *session) usable(ctx context.Context) error {
-	if n.store.ctx.Err() != nil {
+	if n.store.closing.Load() {
 		return dcs.ErrClosed
 	}
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
 	err := n.link.await(ctx)
-	if err != nil && n.store.ctx.Err() != nil {
+	if err != nil && n.store.closing.Load() {
 		return dcs.ErrClosed
 	}
 	return err
@@ -169,8 +172,8 @@ func (n *session) Close(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, n.link.cut)
 	defer stop()
-	if !n.link.end(dcs.ErrSessionLost, limit) {
-		return fmt.Errorf("%w: the end of the session was not confirmed", dcs.ErrUnknown)
+	if !n.link.end(errUnconfirmed, limit) {
+		return fmt.Errorf("%w: %w", dcs.ErrUnknown, errUnconfirmed)
 	}
 	return nil
 }
@@ -179,9 +182,14 @@ func (n *session) Close(ctx context.Context) error {
 // has confirmed it.
 func (l *link) bye(limit time.Duration) bool { return l.end(dcs.ErrClosed, limit) }
 
-// end is bye with the reason that calls get from now on.
-func (l *link) end(reason error, limit time.Duration) bool {
-	defer l.stop(reason)
+// end is bye with the reason that calls get from now on when the server has not confirmed it.
+func (l *link) end(reason error, limit time.Duration) (confirmed bool) {
+	defer func() {
+		if confirmed {
+			reason = dcs.ErrSessionLost
+		}
+		l.stop(reason)
+	}()
 	l.mu.Lock()
 	up, w := l.up, l.wire
 	l.mu.Unlock()

@@ -24,6 +24,7 @@ type Store struct {
 	ctx     context.Context // ends with Close
 	close   context.CancelFunc
 	running sync.WaitGroup
+	closing atomic.Bool // Close was called
 
 	minTTL atomic.Int64
 
@@ -107,7 +108,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	l := s.current
 	s.mu.Unlock()
-	if l != nil && s.ctx.Err() == nil {
+	if !s.closing.Swap(true) && l != nil {
 		l.bye(100 * time.Millisecond)
 	}
 	s.close()
@@ -164,7 +165,7 @@ func (s *Store) limit(ctx context.Context) (context.Context, context.CancelFunc)
 // keep keeps the shared connection, until Close.
 func (s *Store) keep() {
 	var order []string
-	for failed := 0; s.ctx.Err() == nil; {
+	for failed := 0; !s.closing.Load(); {
 		if len(order) == 0 {
 			order = s.Hosts()
 		}
@@ -182,7 +183,7 @@ func (s *Store) keep() {
 		failed = 0
 		s.hub.use(l)
 		<-l.ctx.Done()
-		if s.ctx.Err() == nil {
+		if !s.closing.Load() {
 			s.config.Logger.InfoContext(s.ctx, "zookeeper: the connection is lost", "host", host, "error", context.Cause(l.ctx))
 		}
 		s.publish(nil, host, context.Cause(l.ctx))
@@ -266,7 +267,7 @@ func (s *Store) acquire(ctx context.Context) (*link, error) {
 // usable says why a call must end now, with what the hosts said when it had to wait for them.
 func (s *Store) usable(ctx context.Context) error {
 	switch {
-	case s.ctx.Err() != nil:
+	case s.closing.Load():
 		return dcs.ErrClosed
 	case ctx.Err() == nil:
 		return nil
