@@ -52,14 +52,19 @@ func (w *wire) Close() error {
 	return w.Conn.Close()
 }
 
-// Write implements net.Conn. The library writes each request as a whole.
+// Write implements net.Conn. The library writes each request as a whole. A failure closes the connection and is not told: the
+// library finds out when it reads. Told of it here, it would answer the request twice, and a request that was made while
+// its client was being closed three times, for which there is no room: its goroutine would hang for good.
 func (w *wire) Write(b []byte) (int, error) {
 	if len(b) >= 12 && int32(binary.BigEndian.Uint32(b[8:])) == opClose {
 		w.mu.Lock()
 		w.closing, w.closeXid = true, int32(binary.BigEndian.Uint32(b[4:]))
 		w.mu.Unlock()
 	}
-	return w.Conn.Write(b)
+	if _, err := w.Conn.Write(b); err != nil {
+		_ = w.Close()
+	}
+	return len(b), nil
 }
 
 // Read implements net.Conn.
