@@ -273,18 +273,19 @@ func (m *member) tail(lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// Classpath is what java is to be started with: the variable PGREGENT_ZOOKEEPER, else Debian's packages zookeeper and
-// libslf4j-java, whose jars name those that they need.
+// Classpath is what java is to be started with: the variable PGREGENT_ZOOKEEPER, else the jars of Debian's packages zookeeper
+// and libslf4j-java. zookeeper.jar names what it needs, and forgets some of what it needs for TLS.
 func Classpath() (string, error) {
 	if named := os.Getenv("PGREGENT_ZOOKEEPER"); named != "" {
 		return named, nil
 	}
-	const dir = "/usr/share/java"
-	jars := []string{filepath.Join(dir, "zookeeper.jar"), filepath.Join(dir, "slf4j-simple.jar")}
-	for _, jar := range jars {
+	var jars []string
+	for _, name := range []string{"zookeeper", "slf4j-simple", "netty-codec", "netty-resolver", "netty-transport-native-unix-common"} {
+		jar := filepath.Join("/usr/share/java", name+".jar")
 		if _, err := os.Stat(jar); err != nil {
 			return "", errors.New("there is no ZooKeeper: run .ci/deps, or name its jars in PGREGENT_ZOOKEEPER")
 		}
+		jars = append(jars, jar)
 	}
 	return strings.Join(jars, ":"), nil
 }
