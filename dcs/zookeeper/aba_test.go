@@ -90,6 +90,32 @@ func TestReplacedDuringCommit(t *testing.T) {
 	}
 }
 
+// The server that is asked may lag behind what the condition is about. So a condition that does not hold at the first look is
+// looked at again when the server has all that was acknowledged.
+func TestConflictIsFresh(t *testing.T) {
+	e := zookeeperserver.Start(t, 1)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	s, err := Open(ctx, Config{Hosts: e.Addrs(), Prefix: "/service/x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Commit(ctx, dcs.Txn{Then: []dcs.Op{dcs.Put("k", nil)}}); err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.prepare(dcs.Txn{If: []dcs.Cond{{Key: "k", Version: 1}}, Then: []dcs.Op{dcs.Delete("k")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, done, err := w.attempt(ctx); done || err != nil {
+		t.Errorf("at the first look: done %v, %v; want another", done, err)
+	}
+	if _, done, err := w.attempt(ctx); done || !errors.Is(err, dcs.ErrConflict) {
+		t.Errorf("at the second look: done %v, %v; want that it is refused", done, err)
+	}
+}
+
 // A key with others below it can be deleted: it becomes a folder, and again a key.
 func TestFolderAgain(t *testing.T) {
 	e := zookeeperserver.Start(t, 1)
