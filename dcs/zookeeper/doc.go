@@ -26,8 +26,9 @@
 //
 // A server answers reads from its own copy. Read first commits a multi that does nothing but check the prefix, which goes
 // through the quorum like any write (sync does not, and a deposed leader answers it); the server then has all that was
-// acknowledged before. It then collects the nodes, and looks at all of them again until nothing has changed in between, so
-// that there was a moment at which all of it was true.
+// acknowledged before. It then collects the nodes. When none has changed since, that is what was true at the check;
+// otherwise it looks at all of them again until nothing has changed in between, so that there was a moment at which all of
+// it was true.
 //
 // # Connections
 //

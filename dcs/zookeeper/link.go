@@ -288,6 +288,16 @@ func (l *link) cutLocked(w *wire) {
 	}
 }
 
+// zxid is the newest change that the server is known to have.
+func (l *link) zxid() int64 {
+	l.mu.Lock()
+	w := l.wire
+	l.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.zxid
+}
+
 // server is the host of the connection.
 func (l *link) server() string {
 	l.mu.Lock()

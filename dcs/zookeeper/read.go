@@ -91,13 +91,17 @@ func (s *Store) snapshot(nodes []*node) dcs.Snapshot {
 // errChanged says that something changed while it was looked at.
 var errChanged = errors.New("it changed while it was read")
 
-// collect returns every node from the prefix down, all of them as they were at one moment: between the first look at all of
-// them and the second, none has changed. A node's mzxid moves with its data, its czxid with its creation, and its
-// pzxid with the creation and end of its children, so what is the same twice was the same in between.
+// collect returns every node from the prefix down, all of them as they were at one moment. A node's mzxid is its last change,
+// its czxid its creation, and its pzxid the last creation or end of a child.
+//
+// Mostly that moment is the zxid that the server was known to have before the first look: a node that was read later, and
+// whose three are no newer, was at that zxid what it is now. If something changed meanwhile, all nodes are looked at again:
+// what is the same twice was the same between the first look at all of them and the second.
 func (s *Store) collect(ctx context.Context, l *link) ([]*node, error) {
 	for {
+		z := l.zxid()
 		nodes, err := s.walk(ctx, l)
-		if err == nil {
+		if err == nil && !older(nodes, z) {
 			err = s.verify(ctx, l, nodes)
 		}
 		if !errors.Is(err, errChanged) {
@@ -107,6 +111,16 @@ func (s *Store) collect(ctx context.Context, l *link) ([]*node, error) {
 			return nil, fmt.Errorf("%w: %w: %w", errNoAnswer, errChanged, context.Cause(ctx))
 		}
 	}
+}
+
+// older says that no node has changed after z.
+func older(nodes []*node, z int64) bool {
+	for _, n := range nodes {
+		if max(n.stat.Czxid, n.stat.Mzxid, n.stat.Pzxid) > z {
+			return false
+		}
+	}
+	return true
 }
 
 // walk reads the tree, level by level.

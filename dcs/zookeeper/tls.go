@@ -75,7 +75,8 @@ func decrypt(text []byte, password string) ([]byte, error) {
 		case password == "":
 			return nil, errors.New("it is encrypted, and key_password is empty")
 		}
-		der, err := x509.DecryptPEMBlock(block, []byte(password)) //nolint:staticcheck // the only encryption that Patroni's users have
+		//lint:ignore SA1019 the only encryption that Patroni's users have
+		der, err := x509.DecryptPEMBlock(block, []byte(password))
 		if err != nil {
 			return nil, fmt.Errorf("key_password does not decrypt it: %w", err)
 		}

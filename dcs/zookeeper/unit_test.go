@@ -148,7 +148,7 @@ func TestWire(t *testing.T) {
 		return append(b, make([]byte, 4+length-len(b))...)
 	}
 	stream := slices.Concat(
-		message(36, 0, 0, 0, 0, 0, 0, 0x0f, 0xa0, 0, 0, 0, 0, 0, 0, 0, 7), message(16, 0, 0, 0, 1), message(300, 0, 0, 0, 2), message(16, 0, 0, 0, 9))
+		message(36, 0, 0, 0, 0, 0, 0, 0x0f, 0xa0, 0, 0, 0, 0, 0, 0, 0, 7), message(16, 0, 0, 0, 1), message(300, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 44), message(16, 0xff, 0xff, 0xff, 0xfe, 1), message(16, 0, 0, 0, 9))
 	for _, size := range []int{1, 3, 4, 16, 20, 21, len(stream)} {
 		var ttl time.Duration
 		var id int64
@@ -157,7 +157,7 @@ func TestWire(t *testing.T) {
 		for part := range slices.Chunk(stream, size) {
 			w.look(part)
 		}
-		if ttl != 4*time.Second || id != 7 || closed != 1 {
+		if ttl != 4*time.Second || id != 7 || closed != 1 || w.zxid != 300 {
 			t.Errorf("in pieces of %d: ttl %v, session %d, closed %d times", size, ttl, id, closed)
 		}
 	}
@@ -218,7 +218,8 @@ func TestDecrypt(t *testing.T) {
 		t.Fatal(err)
 	}
 	der := x509.MarshalPKCS1PrivateKey(key)
-	block, err := x509.EncryptPEMBlock(rand.Reader, "RSA PRIVATE KEY", der, []byte("canary"), x509.PEMCipherAES256) //nolint:staticcheck // see decrypt
+	//lint:ignore SA1019 see decrypt
+	block, err := x509.EncryptPEMBlock(rand.Reader, "RSA PRIVATE KEY", der, []byte("canary"), x509.PEMCipherAES256)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,8 @@ type wire struct {
 	closing  bool  // the request to end the session was sent,
 	closeXid int32 // with this number
 	head     []byte
-	skip     int // bytes of the current message that are of no interest
+	zxid     int64 // the newest that an answer has named: the server has all up to it
+	skip     int   // bytes of the current message that are of no interest
 }
 
 // SetReadDeadline implements net.Conn.
@@ -98,6 +99,9 @@ func (w *wire) message(head []byte) {
 	w.mu.Lock()
 	first := !w.hello
 	w.hello = true
+	if xid := int32(binary.BigEndian.Uint32(head[4:])); !first && xid > 0 { // otherwise no answer, but a ping or an event
+		w.zxid = max(w.zxid, int64(binary.BigEndian.Uint64(head[8:])))
+	}
 	answered := w.closing && int32(binary.BigEndian.Uint32(head[4:])) == w.closeXid
 	w.mu.Unlock()
 	switch {
