@@ -23,9 +23,16 @@ type session struct {
 	timer *time.Timer // ends it when Renew was not called for the TTL
 
 	closing sync.Mutex // held during Close
+
+	mu       sync.Mutex
+	renewing int       // calls of Renew under way
+	renewed  time.Time // when the last of them succeeded
+	expired  bool      // by the timer
 }
 
 var _ dcs.Session = (*session)(nil)
+
+const renewPause = 50 * time.Millisecond // until the timer looks again for a Renew that is late
 
 // errUnrenewed is why a session was closed by this side.
 var errUnrenewed = fmt.Errorf("%w: it was not renewed for its TTL", dcs.ErrSessionLost)
@@ -71,12 +78,17 @@ func (s *Store) OpenSession(ctx context.Context, ttl time.Duration) (dcs.Session
 	if n.ttl > ttl {
 		s.minTTL.Store(max(s.minTTL.Load(), int64(n.ttl)))
 	}
+	n.mu.Lock()
+	n.renewed = time.Now()
 	n.timer = time.AfterFunc(n.ttl, n.expire)
+	n.mu.Unlock()
 	s.mu.Lock()
 	s.sessions[n.ID()] = n
 	s.mu.Unlock()
 	context.AfterFunc(n.link.ctx, func() {
+		n.mu.Lock()
 		n.timer.Stop()
+		n.mu.Unlock()
 		s.mu.Lock()
 		delete(s.sessions, n.ID())
 		s.mu.Unlock()
@@ -86,7 +98,43 @@ func (s *Store) OpenSession(ctx context.Context, ttl time.Duration) (dcs.Session
 
 // expire closes a session that its owner has forgotten. Without it, the library's pings would keep it for ever.
 func (n *session) expire() {
+	n.mu.Lock()
+	if n.link.ctx.Err() != nil { // it has ended, of whatever
+		n.mu.Unlock()
+		return
+	}
+	left := n.ttl - time.Since(n.renewed)
+	if n.renewing > 0 { // it is not forgotten, but perhaps beyond help
+		left = max(left, renewPause)
+	}
+	if left > 0 {
+		n.timer.Reset(left)
+		n.mu.Unlock()
+		return
+	}
+	n.expired = true
+	n.mu.Unlock()
 	n.link.end(errUnrenewed, time.Second)
+}
+
+// begin and finish are the beginning and the end of a Renew. One that has begun is not overtaken by the timer.
+func (n *session) begin() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.expired {
+		return errUnrenewed
+	}
+	n.renewing++
+	return nil
+}
+
+func (n *session) finish(succeeded bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.renewing--
+	if succeeded {
+		n.renewed = time.Now()
+	}
 }
 
 // ID implements dcs.Session: ZooKeeper's session in 16 hexadecimal digits.
@@ -98,6 +146,15 @@ func (n *session) TTL() time.Duration { return n.ttl }
 // Renew implements dcs.Session. It is a transaction of this session that changes nothing and is committed by the quorum;
 // answers to pings come from the connected server alone and prove nothing (hazard A11).
 func (n *session) Renew(ctx context.Context) error {
+	if err := n.begin(); err != nil {
+		return err
+	}
+	err := n.renew(ctx)
+	n.finish(err == nil)
+	return err
+}
+
+func (n *session) renew(ctx context.Context) error {
 	ctx, cancel := n.store.limit(ctx)
 	defer cancel()
 	var last error
@@ -111,7 +168,6 @@ func (n *session) Renew(ctx context.Context) error {
 		})
 		switch {
 		case err == nil && n.link.ctx.Err() == nil:
-			n.timer.Reset(n.ttl)
 			return nil
 		case errors.Is(err, zk.ErrSessionExpired):
 			n.link.stop(dcs.ErrSessionLost)
