@@ -39,7 +39,8 @@ type Config struct {
 
 	// CACert is a PEM file with the authorities that the agent's certificate is checked against; empty means those of the
 	// system. Cert and Key are PEM files of the client's certificate and its key; when Key is empty, Cert holds both. The
-	// client's files are read again for each new connection. SkipVerify accepts any certificate (Patroni's verify: false).
+	// client's files are read again for each new connection. SkipVerify accepts any certificate
+	// (Patroni's verify: false) when CACert is empty.
 	CACert     string
 	Cert       string
 	Key        string

@@ -68,7 +68,7 @@ var errFiles = errors.New("certificates")
 // tlsConfig is what connections with TLS are made with. The files are read now: CACert for the connections to come,
 // Cert and Key again for each of them.
 func (c Config) tlsConfig() (*tls.Config, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.SkipVerify} //nolint:gosec // somebody asked for it by verify: false
+	t := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.SkipVerify && c.CACert == ""} //nolint:gosec // somebody asked for it by verify: false
 	if c.CACert != "" {
 		pem, err := os.ReadFile(c.CACert)
 		if err != nil {
