@@ -45,6 +45,8 @@ func schema() map[string]kind {
 		"postgresql.basebackup": kindOptions, "postgresql.rewind": kindOptions, "postgresql.bin_name": kindMap,
 		"watchdog.mode": kindAny, "watchdog.device": kindText, "watchdog.safety_margin": kindInt, "watchdog.driver": kindText,
 		"etcd3.hosts": kindTextOrList, "etcd3.use_proxies": kindBool, "etcd3.port": kindInt,
+		"zookeeper.hosts": kindTextOrList, "zookeeper.use_ssl": kindBool, "zookeeper.verify": kindBool, "zookeeper.set_acls": kindMap,
+		"zookeeper.auth_data": kindMap, "exhibitor.hosts": kindTextOrList, "exhibitor.port": kindInt, "exhibitor.poll_interval": kindInt,
 		"pgregent.state_dir": kindText, "pgregent.guard": kindText,
 		"fence": kindAny, "fence.mode": kindText, "fence.cgroup": kindAny, "fence.admission": kindAny, "fence.pid_namespace": kindBool,
 	}
@@ -69,6 +71,7 @@ func schema() map[string]kind {
 		m["postgresql.pg_hba"+v], m["postgresql.pg_ident"+v] = kindList, kindList
 	}
 	m["postgresql.recovery_conf"] = kindMap
+	texts("zookeeper.", "cacert", "cert", "key", "key_password")
 	texts("etcd3.", "host", "url", "proxy", "srv", "srv_suffix", "protocol", "username", "password", "cacert", "cert", "key")
 	return m
 }
