@@ -38,15 +38,14 @@ func (n *network) fault(f memory.Fault) func(testing.TB) func() {
 func harness(srv *memory.Server, wrap func(dcs.Store) dcs.Store) dcstest.Harness {
 	n := &network{srv: srv}
 	return dcstest.Harness{
-		Open:     func(_ testing.TB, prefix string) dcs.Store { return wrap(n.open(prefix)) },
-		Direct:   func(_ testing.TB, prefix string) dcs.Store { return srv.Open(prefix) },
-		Block:    n.fault(memory.Hang),
-		Mute:     n.fault(memory.Mute),
-		Refuse:   n.fault(memory.Refuse),
-		Restart:  func(testing.TB) { srv.Restart() },
-		Alone:    true,
-		Sessions: 10_000,
-		Effort:   time.Second,
+		Open:    func(_ testing.TB, prefix string) dcs.Store { return wrap(n.open(prefix)) },
+		Direct:  func(_ testing.TB, prefix string) dcs.Store { return srv.Open(prefix) },
+		Block:   n.fault(memory.Hang),
+		Mute:    n.fault(memory.Mute),
+		Refuse:  n.fault(memory.Refuse),
+		Restart: func(testing.TB) { srv.Restart() },
+		Alone:   true,
+		Effort:  time.Second,
 	}
 }
 
@@ -66,7 +65,7 @@ func bare(s dcs.Store) dcs.Store { return s }
 func TestConformance(t *testing.T) {
 	clock := memory.NewManualClock()
 	h := harness(memory.NewServer(clock), bare)
-	h.Advance = clock.Advance
+	h.Advance, h.Sessions = clock.Advance, 10_000
 	run(t, h)
 }
 
