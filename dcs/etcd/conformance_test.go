@@ -39,17 +39,6 @@ func logger(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
-// proxies is a proxy in front of each member.
-func proxies(t *testing.T, c *etcdserver.Cluster) (all []*dcstest.Proxy, addrs []string) {
-	t.Helper()
-	for i := range c.URLs() {
-		p := dcstest.NewProxy(t, c.Addr(i))
-		all = append(all, p)
-		addrs = append(addrs, p.Addr())
-	}
-	return all, addrs
-}
-
 // harness is a cluster as the suite needs it, with all traffic through proxies.
 func harness(t *testing.T, members int, wrap func(dcs.Store) dcs.Store) dcstest.Harness {
 	t.Helper()
@@ -63,11 +52,14 @@ func harness(t *testing.T, members int, wrap func(dcs.Store) dcs.Store) dcstest.
 		// The members would name addresses that lead past the proxies.
 		return wrap(open(t, etcd.Config{Endpoints: addrs, Prefix: prefix, UseProxies: true}))
 	})
-	h.Alone, h.Sessions = members == 1, 1000
+	h.Sessions = 1000
 	h.Restart = func(testing.TB) {
 		for i := range members {
 			c.Restart(i)
 		}
+	}
+	if h.Alone = members == 1; h.Alone {
+		return h
 	}
 	losses := 0
 	h.LoseLeader = func(t testing.TB) func() {
