@@ -235,8 +235,9 @@ func (c *call[R]) anySent() bool {
 // overdue is called when there was no reply for a while: ask another endpoint, too, or one that failed a while ago, or the
 // same again. A server passes requests on to a leader that is dead for as long as it has not noticed, and then waits for
 // an answer that does not come, where a new request would be answered. A call that must not be made twice waits on, unless
-// it has not been sent.
+// it has not been sent. Connections that nobody uses at the moment may be as dead as that of the call, so new ones are made.
 func (c *call[R]) overdue() {
+	c.store.pool.close()
 	switch {
 	case c.rejection != nil: // only waiting for what was sent before
 	case c.mayStart():
@@ -276,6 +277,7 @@ func (c *call[R]) ended() (R, error) {
 			}
 			if errors.Is(cause, context.DeadlineExceeded) {
 				c.store.pool.leave(e)
+				c.store.pool.close()
 			}
 		case <-straggler.C:
 			c.maybe = cause

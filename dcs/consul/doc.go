@@ -26,7 +26,7 @@
 // # What it does not do
 //
 // It renews nothing by itself: a session ends unless Session.Renew is called (hazard A2). It polls nothing: a watch is one
-// blocking query for each key, asked again every 50 s. It does not ask for the other servers of the cluster. It does not
+// blocking query for each key, asked again every 20 s. It does not ask for the other servers of the cluster. It does not
 // notice a cluster that was restored from a snapshot and uses versions again. The environment variables CONSUL_HTTP_TOKEN,
 // CONSUL_NAMESPACE and CONSUL_PARTITION fill in for what Config leaves empty, because the client library sees to that.
 package consul

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	pollFor        = 50 * time.Second       // how long the server may hold a question; proxies like to cut at 60 s
-	pollLimit      = 60 * time.Second       // how long it may take: the server adds up to a sixteenth
+	pollFor        = 20 * time.Second       // how long the server may hold a question, after which a silent one is noticed
+	pollLimit      = 24 * time.Second       // how long it may take: the server adds up to a sixteenth
 	pollPause      = 100 * time.Millisecond // after an answer that tells nothing new: the index of an absent key moves with others
 	watchFirstWait = 50 * time.Millisecond  // before it is asked again after an error
 	watchMostWait  = 2 * time.Second        // ... after many in a row
