@@ -356,6 +356,9 @@ func TestRegistrar(t *testing.T) {
 	if err != nil || len(checks) != 1 {
 		t.Errorf("checks %+v, %v", checks, err)
 	}
+	if established(t, []*dcstest.Proxy{proxy}) == 0 {
+		t.Error("the conformance suite could not see connections that are left")
+	}
 	proxy.SetMode(dcstest.Refuse)
 	if err := update(v); err != nil {
 		t.Errorf("nothing changed, but it asked: %v", err)

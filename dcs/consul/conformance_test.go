@@ -2,7 +2,12 @@ package consul_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"net"
+	"os"
+	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -57,6 +62,7 @@ func harness(t *testing.T, servers int, wrap func(dcs.Store) dcs.Store) dcstest.
 	// A server that comes back waits for its old term to pass before it leads, or believes another.
 	h.RestartPatience = 30 * time.Second
 	h.Sessions = 1000
+	h.Connections = func() int { return established(t, h.Proxies) }
 	if h.Alone = servers == 1; h.Alone {
 		return h
 	}
@@ -72,6 +78,22 @@ func harness(t *testing.T, servers int, wrap func(dcs.Store) dcs.Store) dcstest.
 		return func() { c.Restart(i) }
 	}
 	return h
+}
+
+// established counts the connections to the proxies that clients have. The proxies have more: a server keeps the connection of a
+// question that nobody waits for any more until it would have answered it.
+func established(t testing.TB, all []*dcstest.Proxy) (n int) {
+	t.Helper()
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Error(err)
+	}
+	for _, p := range all {
+		_, text, _ := net.SplitHostPort(p.Addr())
+		port, _ := strconv.Atoi(text)
+		n += len(regexp.MustCompile(fmt.Sprintf(`(?m)^ *\d+: [0-9A-F:]+ [0-9A-F]+:%04X 01 `, port)).FindAll(table, -1))
+	}
+	return n
 }
 
 // run runs the suite, of which nothing may be left out.
