@@ -77,7 +77,7 @@ func judgeStatus(err error, status int) (verdict, error) {
 		return false
 	}
 	switch {
-	case status == http.StatusForbidden && (says("Permission denied", "ACL", "lacks permission", "token") || noBody(err)):
+	case status == http.StatusForbidden && (says("Permission denied", "ACL", "lacks permission") || text == "Unexpected response code: 403"): // which is all that the client tells of a renewal
 		return refused, fmt.Errorf("the token lacks the rights to read and write below the prefix and to make sessions (set token): %w", err)
 	case status == http.StatusRequestEntityTooLarge:
 		return refused, fmt.Errorf("%w: %w", dcs.ErrTooLarge, err)
@@ -100,12 +100,6 @@ func judgeStatus(err error, status int) (verdict, error) {
 		return barred, fmt.Errorf("check the datacenter (dc): %w", err)
 	}
 	return unknown, err
-}
-
-// noBody says that the client gave no text beside the status, as for renewals.
-func noBody(err error) bool {
-	var said api.StatusError
-	return !errors.As(err, &said)
 }
 
 // explain makes one sentence of an error of a connection that was not made, where a setting is the cause.

@@ -57,6 +57,7 @@ func TestJudge(t *testing.T) {
 		{name: "no such token", err: said(403, "ACL not found"), sent: true, status: 403, want: refused, words: "set token"},
 		{name: "no right to renew", err: errors.New("Unexpected response code: 403"), sent: true, status: 403, want: refused, words: "set token"},
 		{name: "a proxy's 403", err: said(403, "<html>go away"), sent: true, status: 403, want: unknown},
+		{name: "a proxy's 403 to a transaction", err: errors.New("Failed request: <html>go away"), sent: true, status: 403, want: unknown},
 		{name: "too large", err: errors.New("Failed request: Request body too large"), sent: true, status: 413, want: refused, kind: dcs.ErrTooLarge},
 		{name: "bad request", err: errors.New("Failed request: Failed to parse body"), sent: true, status: 400, want: refused},
 		{name: "wants TLS", err: said(400, "Client sent an HTTP request to an HTTPS server."), sent: true, status: 400, want: barred, words: "https"},
