@@ -245,6 +245,9 @@ func (c *Cluster) config(m *member) map[string]any {
 			"dns": -1, "serf_wan": -1, "grpc": -1, "grpc_tls": -1},
 		"retry_join": join, "retry_interval": "1s", "performance": map[string]any{"raft_multiplier": 1},
 		"disable_update_check": true, "log_level": "WARN",
+		// Otherwise a server that was lost for a while is thrown out, and has no vote for 10 s when it is back: until then the
+		// others can lose nobody.
+		"autopilot": map[string]any{"cleanup_dead_servers": false, "server_stabilization_time": "1s"},
 	}
 	if m.server {
 		config["bootstrap_expect"] = c.options.Servers
