@@ -71,10 +71,11 @@ func layers() []layer {
 
 		{path: "dcs/memory", ours: []string{"dcs"}, tests: []string{"dcs/dcstest"}},
 		{path: "dcs/etcd", ours: []string{"dcs"}, tests: []string{"dcs/dcstest/..."}, others: []string{etcd, grpc, zap, x}},
-		{path: "dcs/consul", ours: []string{"dcs"}, tests: []string{"dcs/dcstest"}, others: []string{"github.com/hashicorp/consul/api", x}},
+		{path: "dcs/consul", ours: []string{"dcs"}, tests: []string{"dcs/dcstest/..."}, others: []string{"github.com/hashicorp/consul/api", x}},
 		{path: "dcs/zookeeper", ours: []string{"dcs"}, tests: []string{"dcs/dcstest/..."}, others: []string{"github.com/go-zookeeper/zk", x}},
 		{path: "dcs/kubernetes", ours: []string{"dcs"}, tests: []string{"dcs/dcstest"}, others: []string{"k8s.io/", x}},
 		{path: "dcs/dcstest/servers/...", ours: []string{"dcs", "dcs/dcstest"}, others: []string{etcd}},
+		{path: "dcs/dcstest/consulserver", ours: []string{"dcs", "dcs/dcstest"}, others: []string{x}},
 		{path: "dcs/dcstest/zookeeperserver", ours: []string{"dcs", "dcs/dcstest"}, others: []string{x}},
 		{path: "dcs/dcstest/etcdserver", ours: []string{"dcs", "dcs/dcstest"}, others: []string{x}},
 		{path: "dcs/dcstest", ours: []string{"dcs"}, tests: []string{"dcs/memory"}, others: []string{"github.com/anishathalye/porcupine", x}},

@@ -27,6 +27,8 @@ func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (dcs.Sto
 	switch name := c.Store(); name {
 	case "etcd3":
 		store, err = openEtcd(ctx, c.Section(name), prefix, log)
+	case "consul":
+		store, err = openConsul(ctx, c, prefix, log)
 	case "zookeeper", "exhibitor":
 		store, err = openZooKeeper(ctx, c, prefix, log)
 	default:

@@ -37,55 +37,51 @@ func logger(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
-// proxies is a proxy in front of each server.
-func proxies(t *testing.T, e *zookeeperserver.Ensemble) (all []*dcstest.Proxy, addrs []string) {
-	t.Helper()
-	for _, addr := range e.Addrs() {
-		p := dcstest.NewProxy(t, addr)
-		all = append(all, p)
-		addrs = append(addrs, p.Addr())
-	}
-	return all, addrs
-}
-
 // harness is an ensemble as the suite needs it, with all traffic through proxies.
 func harness(t *testing.T, servers int, wrap func(dcs.Store) dcs.Store) dcstest.Harness {
 	t.Helper()
 	e := zookeeperserver.Start(t, servers)
-	all, addrs := proxies(t, e)
-	set := func(m dcstest.Mode) func(testing.TB) func() {
-		return func(testing.TB) func() {
-			for _, p := range all {
-				p.SetMode(m)
-			}
-			return func() {
-				for _, p := range all {
-					p.SetMode(dcstest.Pass)
-				}
-			}
+	h := dcstest.Through(t, e.Addrs(), func(t testing.TB, addrs []string, prefix string) dcs.Store {
+		t.Helper()
+		return wrap(open(t, zookeeper.Config{Hosts: addrs, Prefix: prefix}))
+	})
+	h.Restart = func(testing.TB) {
+		for i := range servers {
+			e.Restart(i)
 		}
 	}
-	return dcstest.Harness{
-		Open: func(t testing.TB, prefix string) dcs.Store {
-			t.Helper()
-			return wrap(open(t, zookeeper.Config{Hosts: addrs, Prefix: prefix}))
-		},
-		Block: set(dcstest.BlackHole), Mute: set(dcstest.DropReplies), Refuse: set(dcstest.Refuse),
-		Restart: func(testing.TB) {
-			for i := range servers {
-				e.Restart(i)
-			}
-		},
+	if h.Alone = servers == 1; h.Alone {
+		return h
+	}
+	losses := 0
+	h.LoseLeader = func(t testing.TB) func() {
+		t.Helper()
+		i := e.Leader()
+		if losses++; losses%2 == 0 {
+			e.Freeze(i)
+			return func() { e.Thaw(i) }
+		}
+		e.Kill(i)
+		return func() { e.Restart(i) }
+	}
+	return h
+}
+
+// run runs the suite, of which nothing may be left out.
+func run(t *testing.T, h dcstest.Harness) {
+	t.Helper()
+	if r := dcstest.Run(t, h); len(r.NotRun) > 0 {
+		t.Errorf("not run: %v", r.NotRun)
 	}
 }
 
 func TestConformanceOneServer(t *testing.T) {
-	dcstest.Run(t, harness(t, 1, func(s dcs.Store) dcs.Store { return s }))
+	run(t, harness(t, 1, func(s dcs.Store) dcs.Store { return s }))
 }
 
-// Through a Client, as the loop uses it.
+// Through a Client, as the loop uses it. The leader is killed and frozen in turn.
 func TestConformanceThreeServers(t *testing.T) {
-	dcstest.Run(t, harness(t, 3, func(s dcs.Store) dcs.Store {
+	run(t, harness(t, 3, func(s dcs.Store) dcs.Store {
 		return dcs.NewClient(s, &dcs.ClientOptions{Timeout: 5 * time.Second})
 	}))
 }

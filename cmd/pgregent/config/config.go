@@ -79,7 +79,7 @@ func (c *Config) Section(name string) map[string]any {
 }
 
 // Stores are the sections that can name the store.
-func Stores() []string { return []string{"etcd3", "zookeeper", "exhibitor"} }
+func Stores() []string { return []string{"etcd3", "consul", "zookeeper", "exhibitor"} }
 
 // Store is the section that names the store; empty when there is none.
 func (c *Config) Store() string {
@@ -442,7 +442,7 @@ func refuse(tree map[string]any) []error {
 	if r.at("citus") != nil {
 		no("citus", "this version runs no Citus clusters; remove the section or keep this cluster on Patroni")
 	}
-	for _, s := range []string{"consul", "kubernetes", "raft", "etcd"} {
+	for _, s := range []string{"kubernetes", "raft", "etcd"} {
 		if r.at(s) != nil {
 			no(s, "this version supports the stores "+strings.Join(Stores(), ", ")+" only")
 		}

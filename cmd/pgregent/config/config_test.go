@@ -124,7 +124,9 @@ func TestWrongSettings(t *testing.T) {
 		{"scope: demo", "scope: demo\nfence: {mood: required}", "fence.mood is not a known setting"},
 		{"scope: demo", "scope: demo\nfence: {cgroup: maybe}", `fence.cgroup is "maybe", expected one of automatic, off`},
 		{"scope: demo", "scope: demo\nfence: {pid_namespace: maybe}", `fence.pid_namespace is "maybe", expected true or false`},
-		{"scope: demo", "scope: demo\nconsul: {host: x}", "consul is not supported"},
+		{"scope: demo", "scope: demo\nkubernetes: {labels: {a: b}}", "kubernetes is not supported"},
+		{"scope: demo", "scope: demo\nconsul: {host: x}", "more than one store is configured: etcd3, consul"},
+		{"scope: demo", "scope: demo\nconsul: {host: x, verify: maybe}", `consul.verify is "maybe", expected true or false`},
 		{"scope: demo", "scope: demo\nzookeeper: {hosts: [x]}", "more than one store is configured: etcd3, zookeeper"},
 		{"scope: demo", "scope: demo\nzookeeper: {hosts: [x], use_ssl: maybe}", `zookeeper.use_ssl is "maybe", expected true or false`},
 		{"  initdb:", "  method: clone\n  initdb:", "bootstrap.method = clone is not supported"},
@@ -143,6 +145,7 @@ func TestStores(t *testing.T) {
 	for want, text := range map[string]string{
 		"etcd3": etcd, "zookeeper": "zookeeper: {hosts: '10.0.0.1,10.0.0.2:2182', verify: off, set_acls: {CN=pg1: [ALL]}, auth_data: {digest: 'u:canary'}}\n",
 		"exhibitor": "exhibitor: {hosts: [a, b], port: 8181, poll_interval: 60}\n",
+		"consul":    "consul: {url: 'https://a:8501', token: canary, verify: off, dc: x, consistency: stale, checks: [], register_service: on, service_tags: [t]}\n",
 	} {
 		c, warnings, err := load(t, strings.Replace(full, etcd, text, 1))
 		require.NoError(t, err)
@@ -156,6 +159,10 @@ func TestStores(t *testing.T) {
 	c, _, err = load(t, bare, "PATRONI_EXHIBITOR_HOSTS=a,b", "PATRONI_EXHIBITOR_PORT=8181")
 	require.NoError(t, err)
 	require.Equal(t, "exhibitor", c.Store())
+	c, _, err = load(t, bare, "PATRONI_CONSUL_HOST=a:8500", "PATRONI_CONSUL_TOKEN=canary", "PATRONI_CONSUL_REGISTER_SERVICE=on",
+		"PATRONI_CONSUL_CHECKS=[]", "PATRONI_CONSUL_SERVICE_TAGS=a,b")
+	require.NoError(t, err)
+	require.Equal(t, map[string]any{"host": "a:8500", "token": "canary", "register_service": "on", "checks": []any{}, "service_tags": []any{"a", "b"}}, c.Section("consul"))
 }
 
 func TestFence(t *testing.T) {

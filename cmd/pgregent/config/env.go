@@ -47,7 +47,7 @@ func envNames() map[string]string {
 		case strings.HasPrefix(path, "postgresql.authentication."):
 			add(path, strings.ReplaceAll(strings.TrimPrefix(path, "postgresql.authentication."), ".", "_"))
 		case strings.HasPrefix(path, "restapi."), strings.HasPrefix(path, "ctl."), strings.HasPrefix(path, "etcd3."),
-			strings.HasPrefix(path, "zookeeper."), strings.HasPrefix(path, "exhibitor."):
+			strings.HasPrefix(path, "consul."), strings.HasPrefix(path, "zookeeper."), strings.HasPrefix(path, "exhibitor."):
 			add(path, strings.ReplaceAll(path, ".", "_"))
 		case !strings.Contains(path, "."):
 			add(path, path)
