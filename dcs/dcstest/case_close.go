@@ -13,6 +13,7 @@ func closeCases() []testCase {
 		{name: "OthersGoOn", run: closeOthers},
 		{name: "NoGoroutineLeft", run: closeLeavesNothing},
 		{name: "NoGoroutineLeftAfterSilence", run: closeAfterSilence, needs: "Block"},
+		{name: "NoConnectionLeft", run: closeConnections, needs: "Connections"},
 	}
 }
 
@@ -126,4 +127,12 @@ func closeAfterSilence(e *env) {
 	}
 	unblock()
 	e.noneLeft(before)
+}
+
+// closeConnections: a closed client has no connection, whether the server ended it or not.
+func closeConnections(e *env) {
+	none := func() bool { return e.h.Connections() == 0 }
+	e.eventually(e.h.Patience, "the connections of earlier cases are gone", none)
+	e.use()
+	e.eventually(e.h.Patience, "the connections of a closed client are gone", none)
 }

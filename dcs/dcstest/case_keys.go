@@ -2,6 +2,7 @@ package dcstest
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 
 	"github.com/pgregent/pgregent/dcs"
@@ -13,6 +14,8 @@ func keyCases() []testCase {
 		{name: "OddValues", run: keysOddValues},
 		{name: "LimitsAreTrue", run: keysLimits},
 		{name: "PrefixesDoNotMeet", run: keysPrefixes},
+		{name: "PrefixesDoNotDisturbEachOther", run: keysParallel},
+		{name: "ManyKeys", run: keysMany},
 	}
 }
 
@@ -141,5 +144,53 @@ func keysPrefixes(e *env) {
 	}
 	if above := e.read(e.open()).Items; len(above) != len(names)-1 || above[0].Key != "a b/k" {
 		e.Errorf("the prefix above shows %d keys, want those of the %d below: %+v", len(above), len(names)-1, above)
+	}
+}
+
+// keysParallel: several clusters on one store, all busy with keys of the same name, meet no conflict.
+func keysParallel(e *env) {
+	names := []string{"/a", "/ab", "/a/b", "/b"}
+	stores := make([]dcs.Store, len(names))
+	for i, name := range names {
+		stores[i] = e.openAt(name)
+	}
+	e.together(len(names), func(i int) error {
+		var at dcs.Version
+		for n := range 25 {
+			r, err := e.tryCommit(stores[i], dcs.Txn{If: []dcs.Cond{{Key: "k", Version: at}}, Then: []dcs.Op{dcs.Put("k", fmt.Append(nil, n))}})
+			if err != nil {
+				return fmt.Errorf("write %d below %q, where nobody else writes: %w", n+1, names[i], err)
+			}
+			at = r.Versions["k"]
+		}
+		return nil
+	})
+	for i, name := range names {
+		if it, ok := e.read(stores[i]).Item("k"); !ok || string(it.Value) != "24" {
+			e.Errorf("below %q the key has the value %q (there: %v), want 24", name, it.Value, ok)
+		}
+	}
+}
+
+// keysMany: Read shows all of a prefix, however many keys that are.
+func keysMany(e *env) {
+	s := e.open()
+	const keys, together = 320, 8
+	value := strings.Repeat("v", 1000)
+	for from := 0; from < keys; from += together {
+		var txn dcs.Txn
+		for i := from; i < from+together; i++ {
+			txn.Then = append(txn.Then, dcs.Put(fmt.Sprintf("members/%03d", i), []byte(value)))
+		}
+		e.commit(s, txn)
+	}
+	items := e.read(s).Items
+	if len(items) != keys {
+		e.Fatalf("%d keys were put, Read shows %d", keys, len(items))
+	}
+	for i, it := range items {
+		if it.Key != fmt.Sprintf("members/%03d", i) || string(it.Value) != value {
+			e.Fatalf("item %d is the key %q with %d bytes", i, it.Key, len(it.Value))
+		}
 	}
 }

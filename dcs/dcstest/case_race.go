@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/pgregent/pgregent/dcs"
 )
@@ -14,6 +15,8 @@ func raceCases() []testCase {
 		{name: "OneWinsTheUpdate", run: raceUpdate},
 		{name: "OneWinsTwoKeys", run: raceTwoKeys},
 		{name: "OneWinsWithSessions", run: raceSessions},
+		{name: "OneOfTwoWinsEachTime", run: raceLong},
+		{name: "NoWriteSkew", run: raceSkew},
 		{name: "SnapshotsAreConsistentCuts", run: raceCuts},
 		{name: "HistoryIsLinearizable", run: historyQuiet},
 		{name: "HistoryWithLostRepliesIsLinearizable", run: historyMuted, needs: "Mute"},
@@ -142,6 +145,46 @@ func raceSessions(e *env) {
 			if err := e.closeSession(ses); err != nil {
 				e.Fatalf("%s: Close of session %d: %v", what, i+1, err)
 			}
+		}
+	}
+}
+
+// raceLong: two racers, a thousand rounds or as many as the effort allows.
+func raceLong(e *env) {
+	stores := e.openMany(2)
+	version := e.put(stores[0], "k", "begin")
+	end := time.Now().Add(e.h.Effort)
+	for round := 0; round < 1000 && (round < 50 || time.Now().Before(end)); round++ {
+		winner, r := e.race(fmt.Sprintf("round %d", round+1), stores, func(i int) dcs.Txn {
+			return dcs.Txn{If: []dcs.Cond{{Key: "k", Version: version}}, Then: []dcs.Op{dcs.Put("k", fmt.Appendf(nil, "%d %d", round, i))}}
+		})
+		version = r.Versions["k"]
+		if round%10 == 0 {
+			e.wantValue(stores[1-winner], "k", fmt.Sprintf("%d %d", round, winner))
+		}
+	}
+}
+
+// raceSkew: each of two transactions changes a key that the other only has a condition on. After one of them, the other's
+// condition fails, so both may not be done: snapshot isolation is not enough.
+func raceSkew(e *env) {
+	stores := e.openMany(2)
+	keys := []string{"a", "b"}
+	for round := range rounds {
+		var versions [2]dcs.Version
+		for what, prepare := range map[string]func(string) dcs.Version{
+			"absent": func(key string) dcs.Version { e.remove(stores[0], key); return dcs.Absent },
+			"there":  func(key string) dcs.Version { return e.put(stores[0], key, "begin") },
+		} {
+			for i, key := range keys {
+				versions[i] = prepare(key)
+			}
+			e.race(fmt.Sprintf("round %d, keys that are %s", round+1, what), stores, func(i int) dcs.Txn {
+				return dcs.Txn{
+					If:   []dcs.Cond{{Key: keys[1-i], Version: versions[1-i]}},
+					Then: []dcs.Op{dcs.Put(keys[i], []byte("mine"))},
+				}
+			})
 		}
 	}
 }

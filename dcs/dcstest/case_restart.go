@@ -1,6 +1,8 @@
 package dcstest
 
 import (
+	"time"
+
 	"github.com/pgregent/pgregent/dcs"
 )
 
@@ -8,6 +10,8 @@ func restartCases() []testCase {
 	return []testCase{
 		{name: "DataAndSessionsStay", run: restartStays, needs: "Restart"},
 		{name: "WatchWakes", run: restartWatch, needs: "Restart"},
+		{name: "HistoryIsLinearizable", run: historyRestart, needs: "Restart"},
+		{name: "UnrenewedSessionEnds", run: restartUnrenewed, needs: "Restart"},
 	}
 }
 
@@ -18,7 +22,7 @@ func restartStays(e *env) {
 	e.bind(s, "bound", "v", ses)
 	before := e.read(s)
 	e.h.Restart(e.TB)
-	e.eventually(e.h.RestartPatience, "Read succeeds after the restart", func() bool { _, err := e.tryRead(s); return err == nil })
+	e.recoversWithin(s, e.h.RestartPatience, "works again after a restart")
 	after := e.read(s)
 	for _, key := range []string{"k", "bound"} {
 		was, _ := before.Item(key)
@@ -57,4 +61,24 @@ func restartWatch(e *env) {
 		e.learns(s, all, "k", value)
 		e.learns(s, one, "k", value)
 	}
+}
+
+// restartUnrenewed: a restart may give every session its whole time again, but not more.
+func restartUnrenewed(e *env) {
+	s := e.open()
+	ses := e.session(s, e.ttl(s))
+	e.bind(s, "k", "v", ses)
+	e.h.Restart(e.TB)
+	e.recovers(s)
+	limit := ses.TTL() + s.Limits().SessionSlack
+	if e.h.Advance != nil {
+		e.pass(limit + time.Nanosecond)
+		limit = 0
+	}
+	e.eventually(limit+e.h.Patience, "a session that nobody renewed has ended", func() bool {
+		snap, err := e.tryRead(s)
+		_, there := snap.Item("k")
+		return err == nil && !there
+	})
+	e.wantGone(s, ses, "after expiry")
 }

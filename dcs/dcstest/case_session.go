@@ -17,6 +17,11 @@ func sessionCases() []testCase {
 		{name: "RenewKeepsAlive", run: sessionRenew},
 		{name: "ExpireNeitherEarlyNorLate", run: sessionExpire},
 		{name: "EndedIsNotRevived", run: sessionEnded},
+		{name: "ClientThatVanished", run: sessionVanished},
+		{name: "LivesUnderLoad", run: sessionLoad},
+		{name: "ManyAtOnce", run: sessionMany},
+		{name: "ShortSilenceEndsNone", run: sessionShortSilence, needs: "Block"},
+		{name: "LongSilenceEndsIt", run: sessionLongSilence, needs: "Block Direct"},
 	}
 }
 
@@ -27,6 +32,9 @@ func sessionIdentity(e *env) {
 	for _, ttl := range []time.Duration{time.Nanosecond, time.Second, 1700 * time.Millisecond, 8 * time.Second, 30 * time.Second} {
 		for _, store := range []dcs.Store{s, other} {
 			ses := e.session(store, ttl)
+			if ttl == time.Nanosecond {
+				e.measured("keeps a session at least", ses.TTL())
+			}
 			if got := ses.TTL(); got < max(ttl, least) || got > max(ttl, least)+time.Second {
 				e.Errorf("a session of %v has the TTL %v; want it rounded up by less than 1 s, not down (MinTTL is %v)", ttl, got, least)
 			}
@@ -145,6 +153,7 @@ func sessionExpire(e *env) {
 		e.put(s, "busy", "v")
 		there := e.has(other, "k")
 		if !there {
+			e.measured("ends a session after its ttl, at the latest", e.now()-earliest)
 			if done := e.now(); done < earliest {
 				e.Errorf("the session ended %v after Renew, its TTL is %v", done-sent, ses.TTL())
 			}

@@ -15,6 +15,8 @@ func silenceCases() []testCase {
 		{name: "NoCallOutlivesItsCancellation", run: silenceCancel, needs: "Block"},
 		{name: "CommitIsUnknownOrNotSent", run: silenceCommit, needs: "Block"},
 		{name: "WatchWakesAfterSilence", run: silenceWatch, needs: "Block"},
+		{name: "ChangeDuringSilenceWakes", run: silenceChange, needs: "Block Direct"},
+		{name: "UnknownIsSettledByTheNextWrite", run: silenceSettled, needs: "Block"},
 		{name: "LostReplyIsUnknown", run: silenceMuted, needs: "Mute"},
 		{name: "ReplyCutOffIsNotAConflict", run: silenceCutOff, needs: "Mute"},
 		{name: "RefusedConnectionIsNoLie", run: silenceRefused, needs: "Refuse"},
@@ -74,6 +76,7 @@ func (e *env) returns(ctx context.Context, end time.Time, list []call) {
 	for i, c := range list {
 		select {
 		case r := <-results[i]:
+			e.measured("returns after its deadline", r.late)
 			switch {
 			case r.late > overrun:
 				e.Errorf("%s returned %v after its context had ended", c.name, r.late)
@@ -100,13 +103,23 @@ func (e *env) warm() (dcs.Store, dcs.Session) {
 // recovers waits until a client works again.
 func (e *env) recovers(s dcs.Store) {
 	e.Helper()
-	e.eventually(e.h.RestartPatience, "Read and Commit succeed again", func() bool {
-		_, err := e.tryRead(s)
+	e.recoversWithin(s, e.h.RestartPatience, "works again after a disturbance")
+}
+
+// recoversWithin tries for at most limit, a second at a time, and measures how long that took.
+func (e *env) recoversWithin(s dcs.Store, limit time.Duration, what string) {
+	e.Helper()
+	start := time.Now()
+	e.eventually(limit, "Read and Commit succeed again", func() bool {
+		ctx, cancel := context.WithTimeout(e.base(), min(time.Second, e.h.Patience))
+		defer cancel()
+		_, err := s.Read(ctx)
 		if err == nil {
-			_, err = e.tryCommit(s, dcs.Txn{Then: []dcs.Op{dcs.Put("recovered", nil)}})
+			_, err = s.Commit(ctx, dcs.Txn{Then: []dcs.Op{dcs.Put("recovered", nil)}})
 		}
 		return err == nil
 	})
+	e.measured(what, time.Since(start))
 }
 
 func silenceDeadline(e *env) {
@@ -197,22 +210,74 @@ func silenceWatch(e *env) {
 	e.learns(s, ch, "k", "after")
 }
 
-// learns asserts that who reads on wake-ups only sees the value in time.
+// silenceChange: something changes while a client hears nothing, and nothing does afterwards. Its watch wakes for that.
+func silenceChange(e *env) {
+	direct := e.direct()
+	s, _ := e.warm()
+	ch := e.watch(e.watchContext(), s, "k")
+	e.put(direct, "k", "before")
+	e.wakes(ch, e.h.Patience, "a put before the silence")
+	e.quiet(ch)
+	unblock := e.disturb(e.h.Block)
+	wait(300 * time.Millisecond)
+	e.put(direct, "k", "during")
+	wait(300 * time.Millisecond)
+	unblock()
+	e.learns(s, ch, "k", "during")
+}
+
+// silenceSettled: what became of a Commit is unknown. Once its key was written by somebody who had read it, it can not
+// happen any more: its condition fails, whenever it arrives.
+func silenceSettled(e *env) {
+	for i := range 3 {
+		s, _ := e.warm()
+		at := e.put(s, "k", "begin")
+		unblock := e.disturb(e.h.Block)
+		ctx, cancel := context.WithTimeout(e.base(), 200*time.Millisecond)
+		_, err := s.Commit(ctx, dcs.Txn{If: []dcs.Cond{{Key: "k", Version: at}}, Then: []dcs.Op{dcs.Put("k", []byte("late"))}})
+		cancel()
+		if err == nil || refused(err) {
+			e.Fatalf("round %d: Commit while the server is silent: %v", i+1, err)
+		}
+		unblock()
+		e.recovers(s)
+		e.eventually(e.h.RestartPatience, "a write at the version read succeeds", func() bool {
+			it, _ := e.read(s).Item("k")
+			_, err := e.tryCommit(s, dcs.Txn{If: []dcs.Cond{{Key: "k", Version: it.Version}}, Then: []dcs.Op{dcs.Put("k", []byte("settled"))}})
+			return err == nil
+		})
+		for range 6 {
+			e.wantValue(s, "k", "settled")
+			wait(50 * time.Millisecond)
+		}
+	}
+}
+
+// learns asserts that who reads on wake-ups only, and again when a Read fails, sees the value in time.
 func (e *env) learns(s dcs.Store, ch <-chan struct{}, key, want string) {
 	e.Helper()
-	for end := time.After(e.h.RestartPatience); ; {
+	e.learnsWithin(s, ch, key, want, e.h.RestartPatience)
+}
+
+func (e *env) learnsWithin(s dcs.Store, ch <-chan struct{}, key, want string, limit time.Duration) {
+	e.Helper()
+	for end := time.After(limit); ; {
 		select {
 		case _, ok := <-ch:
 			if !ok {
 				e.Fatal("the channel of a watch was closed, its context has not ended")
 			}
 		case <-end:
-			e.Fatalf("no wake-up within %v after which Read shows %q under %q", e.h.RestartPatience, want, key)
+			e.Fatalf("no wake-up within %v after which Read shows %q under %q", limit, want, key)
 		}
-		if snap, err := e.tryRead(s); err == nil {
-			if it, _ := snap.Item(key); string(it.Value) == want {
-				return
-			}
+		var snap dcs.Snapshot
+		e.eventually(limit, "Read succeeds", func() bool {
+			var err error
+			snap, err = e.tryRead(s)
+			return err == nil
+		})
+		if it, _ := snap.Item(key); string(it.Value) == want {
+			return
 		}
 	}
 }

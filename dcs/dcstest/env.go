@@ -19,6 +19,7 @@ type env struct {
 	prefix string
 	start  time.Time
 	moved  time.Duration // by Advance
+	report *Report       // nil when nobody wants one
 }
 
 // newEnv fills in the defaults of h and chooses a prefix that no other case has, also not in an earlier run on the same
@@ -31,6 +32,16 @@ func newEnv(t testing.TB, h Harness) *env {
 	if h.RestartPatience == 0 {
 		h.RestartPatience = 15 * time.Second
 	}
+	if h.StallPatience == 0 {
+		h.StallPatience = 30 * time.Second
+	}
+	if h.Effort == 0 {
+		h.Effort = 5 * time.Second
+	}
+	if h.Sessions == 0 {
+		h.Sessions = 30
+	}
+	h = h.filled()
 	now := time.Now()
 	return &env{TB: t, h: h, prefix: fmt.Sprintf("/dcstest/%x-%x", os.Getpid(), now.UnixNano()), start: now}
 }
@@ -46,7 +57,25 @@ func (e *env) openAt(more string) dcs.Store {
 	e.Helper()
 	s := e.h.Open(e.TB, e.prefix+more)
 	e.Cleanup(func() { _ = s.Close() })
+	if e.report != nil {
+		e.report.Limits = s.Limits()
+	}
 	return s
+}
+
+// direct returns a client that no disturbance touches.
+func (e *env) direct() dcs.Store {
+	e.Helper()
+	s := e.h.Direct(e.TB, e.prefix)
+	e.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// measured tells the report how long something took; the longest counts. Only the goroutine of the case may call it.
+func (e *env) measured(what string, d time.Duration) {
+	if e.report != nil {
+		e.report.Measured[what] = max(e.report.Measured[what], d)
+	}
 }
 
 // openMany returns n clients for the prefix of this case.
@@ -228,6 +257,11 @@ func (e *env) eventually(limit time.Duration, what string, yes func() bool) {
 			e.Fatalf("not within %v: %s", limit, what)
 		}
 	}
+}
+
+// in is the hook of one trouble, for disturb.
+func (e *env) in(trouble Trouble) func(testing.TB) func() {
+	return func(t testing.TB) func() { return e.h.Disturb(t, trouble) }
 }
 
 // disturb calls a hook that makes the server misbehave, and sees to it that the effect ends.

@@ -1,17 +1,22 @@
 // Package dcstest is the conformance suite for implementations of dcs.Store: run it on your own backend.
 //
 //	func TestConformance(t *testing.T) {
-//		dcstest.Run(t, dcstest.Harness{Open: open, Block: block, Restart: restart})
+//		h := dcstest.Through(t, []string{addr}, open)
+//		h.Restart = restart
+//		dcstest.Run(t, h)
 //	}
 //
-// It needs a server that is otherwise idle and a harness that can make it silent; Proxy is a TCP proxy for that purpose.
-// The suite uses only prefixes of its own, a new one for each case.
+// It needs a server that is otherwise idle and a harness that can disturb it; Through makes one with a Proxy in front of
+// each server. The suite uses only prefixes of its own, a new one for each case. docs/backends.md tells how to write a
+// backend and its harness.
 //
 // The package does not start servers, does not measure speed, and does not test the lease protocol, which stands above
-// Store and is the same over every backend.
+// Store and is the same over every backend. It leaves to the backend's own tests what it cannot know: TLS and passwords,
+// the server's error codes, lists of endpoints, and a server that lost its data.
 package dcstest
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +50,28 @@ type Harness struct {
 	// themselves.
 	Restart func(t testing.TB)
 
+	// Proxies are all that stand between Open's clients and the servers. Block, Mute, Refuse, Disturb and Connections, where
+	// they are nil, are made of them.
+	Proxies []*Proxy
+
+	// Direct returns, as Open does, a client that Block, Mute, Refuse and Disturb do not touch: the one that changes something
+	// while the others hear nothing.
+	Direct func(t testing.TB, prefix string) dcs.Store
+
+	// Disturb makes the network as bad as trouble says, for every client of Open, until undo is called.
+	Disturb func(t testing.TB, trouble Trouble) (undo func())
+
+	// Connections is how many connections the clients of Open have now.
+	Connections func() int
+
+	// LoseLeader kills or freezes the server that leads the others, or isolates it; those that remain can go on without it.
+	// It returns without waiting for the new leader. restore brings the server back and returns when it is up. With several
+	// servers only; of one server set Alone.
+	LoseLeader func(t testing.TB) (restore func())
+
+	// Alone says that the store is one server, so that the cases about losing one of several do not apply.
+	Alone bool
+
 	// Advance moves the clock on which sessions expire, for a server with a settable clock. When it is nil, the suite
 	// waits in real time.
 	Advance func(d time.Duration)
@@ -60,44 +87,66 @@ type Harness struct {
 	// have woken. 0 means 15 s.
 	RestartPatience time.Duration
 
+	// StallPatience is the longest until a client has replaced a connection that carries nothing any more and does not end
+	// either. 0 means 30 s.
+	StallPatience time.Duration
+
+	// Effort is how long a case repeats a race that goes well. 0 means 5 s.
+	Effort time.Duration
+
+	// Sessions is how many sessions the store must keep at once. 0 means 30.
+	Sessions int
+
 	// Ignore lists substrings of stack traces. The goroutines that have one in theirs belong to the server (when it runs
 	// in this process) and not to the Store, so they may live on after Close. Those of Proxy are known.
 	Ignore []string
 }
 
 // Run runs the suite, each case as a subtest named after what it proves: "Sessions/ExpireNeitherEarlyNorLate". Cases do
-// not run in parallel: some make the server silent.
-func Run(t *testing.T, h Harness) {
+// not run in parallel: some make the server silent. At the end it logs the Report, and returns it: a backend that must
+// miss no case asserts that NotRun is empty.
+func Run(t *testing.T, h Harness) Report {
 	t.Helper()
 	if h.Open == nil {
 		t.Fatal("dcstest: Harness.Open is nil; it is required")
 	}
+	h = h.filled()
+	r := Report{Measured: make(map[string]time.Duration), NotRun: make(map[string][]string)}
 	for _, g := range groups() {
 		t.Run(g.name, func(t *testing.T) {
 			for _, c := range g.cases {
-				if c.needs != "" && !h.has(c.needs) {
-					t.Logf("%s is not run: the harness has no %s", c.name, c.needs)
-					continue
+				full := g.name + "/" + c.name
+				switch missing := h.missing(c.needs); {
+				case missing == "LoseLeader" && h.Alone:
+				case missing != "":
+					r.NotRun[missing] = append(r.NotRun[missing], full)
+				default:
+					t.Run(c.name, func(t *testing.T) {
+						e := newEnv(t, h)
+						e.report = &r
+						c.run(e)
+					})
+					r.Cases++
 				}
-				t.Run(c.name, func(t *testing.T) { c.run(newEnv(t, h)) })
 			}
 		})
 	}
+	t.Logf("dcstest: %v", r)
+	return r
 }
 
-// has says whether the optional hook is there.
-func (h Harness) has(hook string) bool {
-	switch hook {
-	case "Block":
-		return h.Block != nil
-	case "Mute":
-		return h.Mute != nil
-	case "Refuse":
-		return h.Refuse != nil
-	case "Restart":
-		return h.Restart != nil
+// missing returns the first of the hooks, separated by spaces, that is not there; empty when all are.
+func (h Harness) missing(hooks string) string {
+	there := map[string]bool{
+		"Block": h.Block != nil, "Mute": h.Mute != nil, "Refuse": h.Refuse != nil, "Restart": h.Restart != nil,
+		"Direct": h.Direct != nil, "Disturb": h.Disturb != nil, "Connections": h.Connections != nil, "LoseLeader": h.LoseLeader != nil,
 	}
-	return false
+	for _, hook := range strings.Fields(hooks) {
+		if !there[hook] {
+			return hook
+		}
+	}
+	return ""
 }
 
 // group is the cases about one promise of the contract.
@@ -111,7 +160,7 @@ type group struct {
 type testCase struct {
 	name  string
 	run   func(e *env)
-	needs string // the hook without which it cannot run; empty for none
+	needs string // the hooks without which it cannot run, separated by spaces; empty for none
 }
 
 func groups() []group {
@@ -123,7 +172,9 @@ func groups() []group {
 		{"Sessions", sessionCases()},
 		{"Watch", watchCases()},
 		{"Silence", silenceCases()},
+		{"Network", networkCases()},
 		{"Restart", restartCases()},
+		{"Leader", leaderCases()},
 		{"Close", closeCases()},
 	}
 }

@@ -4,91 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"sync"
+	"testing"
 	"time"
-
-	"github.com/anishathalye/porcupine"
 
 	"github.com/pgregent/pgregent/dcs"
 )
 
-// A history is what several clients did to one key, with the time each call took. porcupine looks for an order of the
-// calls, each somewhere within its time, in which one copy of the key would have answered the same.
-//
-// Every put writes a value of its own. So a version stands for a value, and the model needs no versions: a condition on
-// the version that came with value x holds exactly while the value is x. A store that gives a version out twice, or
-// checks conditions on an old copy, does something that no order explains.
-
-// historyInput is one call. The zero want means that the key is absent.
-type historyInput struct {
-	read bool
-	want string // Commit: the value that the condition asks for, "" for absent
-	put  string // Commit: the new value, "" for a delete
-}
-
-// historyOutput is its answer. An unknown outcome matches anything: the call may have happened, at any time from then on.
-type historyOutput struct {
-	value    string // Read: "" for absent
-	conflict bool
-	unknown  bool
-}
-
-// historyModel is one key; its state is the value as a string, "" for absent.
-func historyModel() porcupine.Model {
-	return porcupine.Model{
-		Init: func() any { return "" },
-		Step: func(state, input, output any) (bool, any) {
-			value, in, out := state.(string), input.(historyInput), output.(historyOutput)
-			holds := in.want == value
-			switch {
-			case in.read:
-				return out.unknown || out.value == value, value
-			case out.unknown && !holds, out.conflict && !holds:
-				return true, value
-			case out.conflict:
-				return false, value
-			default:
-				return holds, in.put
-			}
-		},
-		DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v: %+v", input, output) },
-	}
-}
-
-// recording collects a history.
-type recording struct {
-	mu    sync.Mutex
-	start time.Time
-	ops   []porcupine.Operation
-}
-
-// note records a call that began at call.
-func (r *recording) note(client int, call time.Duration, in historyInput, out historyOutput) {
-	end := int64(time.Since(r.start))
-	if out.unknown {
-		end = math.MaxInt64
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ops = append(r.ops, porcupine.Operation{ClientId: client, Input: in, Call: int64(call), Output: out, Return: end})
-}
-
-// historyClient works on the key "k" and records what it does and hears.
+// historyClient works on the keys of a history and records what it does and hears.
 type historyClient struct {
-	e       *env
-	id      int
-	store   dcs.Store
-	limit   time.Duration // for one call
-	rec     *recording
-	random  *rand.Rand
-	calls   int    // made so far
-	seen    string // the value last seen, and its version
-	version dcs.Version
+	e      *env
+	id     int
+	store  dcs.Store
+	limit  time.Duration // for one call
+	rec    *recording
+	random *rand.Rand
+	calls  int // made so far
+	seen   historyState
+	at     [len(historyKeys)]dcs.Version // of what was seen
 }
 
-// step makes one call, chosen at random: mostly compare-and-swap on what was seen last, in between reads.
+// step makes one call, chosen at random: mostly a transaction over one to three keys with conditions on what was seen
+// last, in between reads. The keys that are changed need not be those that conditions are on; one in ten has no condition.
 //
 // An error means that nothing happened, as far as the client was told, and that it is not part of the history.
 func (c *historyClient) step() error {
@@ -99,16 +37,16 @@ func (c *historyClient) step() error {
 	if c.random.IntN(3) == 0 {
 		return c.read(ctx, call)
 	}
-	in := historyInput{want: c.seen, put: fmt.Sprintf("client %d call %d", c.id, c.calls)}
-	op := dcs.Put("k", []byte(in.put))
-	if c.seen != "" && c.random.IntN(5) == 0 {
-		in.put, op = "", dcs.Delete("k")
-	}
-	r, err := c.store.Commit(ctx, dcs.Txn{If: []dcs.Cond{{Key: "k", Version: c.version}}, Then: []dcs.Op{op}})
+	txn, in := c.transaction()
+	r, err := c.store.Commit(ctx, txn)
 	switch {
 	case err == nil:
 		c.rec.note(c.id, call, in, historyOutput{})
-		c.seen, c.version = in.put, r.Versions["k"]
+		for i, key := range historyKeys {
+			if in.changed[i] {
+				c.seen[i], c.at[i] = in.put[i], r.Versions[key]
+			}
+		}
 		return nil
 	case errors.Is(err, dcs.ErrConflict):
 		c.rec.note(c.id, call, in, historyOutput{conflict: true})
@@ -120,14 +58,38 @@ func (c *historyClient) step() error {
 	return c.read(ctx, time.Since(c.rec.start))
 }
 
+// transaction draws one.
+func (c *historyClient) transaction() (dcs.Txn, historyInput) {
+	var txn dcs.Txn
+	var in historyInput
+	if c.random.IntN(10) > 0 {
+		for _, i := range c.random.Perm(len(historyKeys))[:1+c.random.IntN(len(historyKeys))] {
+			in.asked[i], in.want[i] = true, c.seen[i]
+			txn.If = append(txn.If, dcs.Cond{Key: historyKeys[i], Version: c.at[i]})
+		}
+	}
+	for _, i := range c.random.Perm(len(historyKeys))[:1+c.random.IntN(len(historyKeys))] {
+		in.changed[i] = true
+		if c.random.IntN(5) == 0 {
+			txn.Then = append(txn.Then, dcs.Delete(historyKeys[i]))
+			continue
+		}
+		in.put[i] = fmt.Sprintf("%d.%d.%d", c.id, c.calls, i)
+		txn.Then = append(txn.Then, dcs.Put(historyKeys[i], []byte(in.put[i])))
+	}
+	return txn, in
+}
+
 func (c *historyClient) read(ctx context.Context, call time.Duration) error {
 	snap, err := c.store.Read(ctx)
 	if err != nil {
 		return err
 	}
-	it, _ := snap.Item("k")
-	c.seen, c.version = string(it.Value), it.Version
-	c.rec.note(c.id, call, historyInput{read: true}, historyOutput{value: c.seen})
+	for i, key := range historyKeys {
+		it, _ := snap.Item(key)
+		c.seen[i], c.at[i] = string(it.Value), it.Version
+	}
+	c.rec.note(c.id, call, historyInput{read: true}, historyOutput{seen: c.seen})
 	return nil
 }
 
@@ -139,21 +101,6 @@ func (e *env) clients(n int, limit time.Duration) ([]*historyClient, *recording)
 		list[i] = &historyClient{id: i, e: e, store: e.open(), limit: limit, rec: rec, random: rand.New(rand.NewPCG(1, uint64(i)))}
 	}
 	return list, rec
-}
-
-// check asks porcupine.
-func (e *env) check(rec *recording) {
-	e.Helper()
-	switch porcupine.CheckOperationsTimeout(historyModel(), rec.ops, 30*time.Second) {
-	case porcupine.Ok:
-	case porcupine.Illegal:
-		for _, op := range rec.ops {
-			e.Logf("client %d, %v to %v: %+v: %+v", op.ClientId, time.Duration(op.Call), time.Duration(op.Return), op.Input, op.Output)
-		}
-		e.Errorf("no order explains these %d calls: the store is not linearizable", len(rec.ops))
-	case porcupine.Unknown:
-		e.Errorf("the history of %d calls could not be checked in 30 s", len(rec.ops))
-	}
 }
 
 func historyQuiet(e *env) {
@@ -169,33 +116,68 @@ func historyQuiet(e *env) {
 	e.check(rec)
 }
 
-// historyMuted: the replies of some calls are lost. What such a client then reports must not contradict what happened:
-// above all, an own write that got through is not a conflict.
-func historyMuted(e *env) {
-	clients, rec := e.clients(3, 300*time.Millisecond)
-	// Shorter than a call's limit: it ends with the connection; longer: with its context.
-	for _, silence := range []time.Duration{150, 400, 150, 200, 150} {
-		steps := func(n int) *sync.WaitGroup {
-			var wg sync.WaitGroup
-			for _, c := range clients {
-				wg.Go(func() {
-					for range n {
-						_ = c.step()
-					}
-				})
+// steps lets every client make calls at the same time as the others, whatever becomes of them: some until done is closed,
+// and n more.
+func steps(clients []*historyClient, n int, done <-chan struct{}) *sync.WaitGroup {
+	var wg sync.WaitGroup
+	for _, c := range clients {
+		wg.Go(func() {
+			for left := n; left > 0; {
+				_ = c.step()
+				select {
+				case <-done:
+					left--
+				default:
+					wait(20 * time.Millisecond) // not more calls than porcupine can order
+				}
 			}
-			return &wg
-		}
-		steps(8).Wait()
-		unmute := e.disturb(e.h.Mute)
-		muted := steps(8)
-		wait(silence * time.Millisecond)
-		unmute()
-		muted.Wait()
+		})
+	}
+	return &wg
+}
+
+// historyThrough records what clients do and hear before, while and after each of several disturbances, each of a length.
+func (e *env) historyThrough(hook func(testing.TB) func(), limit time.Duration, lengths ...time.Duration) {
+	e.Helper()
+	const calls = 8
+	clients, rec := e.clients(3, limit)
+	for _, length := range lengths {
+		done := make(chan struct{})
+		all := steps(clients, calls, done)
+		wait(100 * time.Millisecond)
+		undo := e.disturb(hook)
+		wait(length)
+		undo()
+		close(done)
+		all.Wait()
 		for _, c := range clients {
-			e.eventually(e.h.RestartPatience, "a call succeeds after replies came through again",
-				func() bool { return c.step() == nil })
+			e.eventually(e.h.RestartPatience, "a call succeeds after the disturbance", func() bool { return c.step() == nil })
 		}
 	}
 	e.check(rec)
+}
+
+// historyMuted: the replies of some calls are lost. What such a client then reports must not contradict what happened:
+// above all, an own write that got through is not a conflict.
+func historyMuted(e *env) {
+	// Shorter than a call's limit: it ends with the connection; longer: with its context.
+	const short, long = 150 * time.Millisecond, 400 * time.Millisecond
+	e.historyThrough(e.h.Mute, 300*time.Millisecond, short, long, short, short, short)
+}
+
+// historyLossy: connections end in the middle of calls, again and again.
+func historyLossy(e *env) {
+	e.historyThrough(e.in(Lossy), min(2*time.Second, e.h.Patience), time.Second, time.Second)
+}
+
+// historyRestart: the server restarts in the middle of calls, and forgets nothing that it acknowledged.
+func historyRestart(e *env) {
+	restart := func(t testing.TB) func() { e.h.Restart(t); return func() {} }
+	e.historyThrough(restart, min(time.Second, e.h.Patience), 0, 0)
+}
+
+// historyLeader: the leader goes and comes back in the middle of calls. One that was frozen or cut off answers nothing
+// from the time before.
+func historyLeader(e *env) {
+	e.historyThrough(e.h.LoseLeader, min(time.Second, e.h.Patience), 2*time.Second, time.Second)
 }

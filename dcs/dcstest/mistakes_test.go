@@ -39,6 +39,9 @@ func TestMistakesAreReported(t *testing.T) {
 			shown[name] = true
 		}
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
+			if !slices.ContainsFunc(m.cases, func(name string) bool { return strings.HasPrefix(name, "Close/") }) {
+				t.Parallel()
+			}
 			for _, name := range m.cases {
 				c, ok := cases[name]
 				if !ok {
@@ -67,7 +70,8 @@ func TestMistakesAreReported(t *testing.T) {
 
 // mistakes is the list, in the order of the groups.
 func mistakes() []mistake {
-	return slices.Concat(readMistakes(), commitMistakes(), sessionMistakes(), watchMistakes(), silenceMistakes(), otherMistakes())
+	return slices.Concat(readMistakes(), commitMistakes(), sessionMistakes(), watchMistakes(), silenceMistakes(), otherMistakes(),
+		lifeMistakes(), transactionMistakes(), networkMistakes(), leaderMistakes())
 }
 
 func readMistakes() []mistake {
@@ -100,7 +104,7 @@ func readMistakes() []mistake {
 		{name: "limits promise too little", cases: []string{"Keys/LimitsAreTrue"}, make: each(func(s dcs.Store, b *broken) {
 			b.limits = func() dcs.Limits { l := s.Limits(); l.MaxValue--; return l }
 		})},
-		{name: "one prefix shows another", make: shortPrefix, cases: []string{"Keys/PrefixesDoNotMeet"}},
+		{name: "one prefix shows another", make: shortPrefix, cases: []string{"Keys/PrefixesDoNotMeet", "Keys/PrefixesDoNotDisturbEachOther"}},
 	}
 }
 

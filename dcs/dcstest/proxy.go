@@ -24,6 +24,15 @@ const (
 	// DropReplies passes on what clients send and loses what the server answers. Only on connections that were made
 	// before: a new one has its handshake lost too.
 	DropReplies
+	// DropRequests loses what clients send and passes on what the server says: a loss in the other direction. Connections
+	// are made, and nothing that is asked arrives.
+	DropRequests
+	// Stall makes the connections that are open lose everything, in both directions, for as long as the mode stays, and
+	// ends none of them; new connections work. So does a firewall that forgot its flows: no reset, no end.
+	Stall
+	// HalfClose ends what the server sends on the connections that are open, in order, as a server does that shuts its side
+	// down; what their clients send still arrives. New connections work.
+	HalfClose
 	// Refuse cuts all connections and refuses new ones.
 	Refuse
 )
@@ -53,6 +62,7 @@ type link struct {
 	// Guarded by proxy.mu.
 	server net.Conn // nil until it was made; never made in BlackHole
 	lossy  [2]bool  // bytes were lost in this direction: nothing must follow them
+	held   bool     // stalled: it stays open, whatever its server does
 }
 
 // Directions.
@@ -93,8 +103,16 @@ func (p *Proxy) SetMode(m Mode) {
 	}
 	p.mode = m
 	for l := range p.links {
-		if l.lossy[requests] || l.lossy[replies] || m == Refuse {
+		switch {
+		case l.lossy[requests] || l.lossy[replies] || m == Refuse:
 			l.cut()
+		case m == Stall:
+			l.lossy, l.held = [2]bool{true, true}, true
+		case m == HalfClose:
+			l.lossy[replies] = true
+			if tcp, ok := l.client.(*net.TCPConn); ok {
+				_ = tcp.CloseWrite()
+			}
 		}
 	}
 	switch {
@@ -104,6 +122,13 @@ func (p *Proxy) SetMode(m Mode) {
 	case m != Refuse && p.listener == nil:
 		p.listenAgain()
 	}
+}
+
+// Connections is how many connections of clients are open now.
+func (p *Proxy) Connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.links)
 }
 
 // Close cuts all connections and waits until every goroutine of the proxy has ended.
@@ -206,7 +231,9 @@ func (l *link) connect() bool {
 	p := l.proxy
 	p.mu.Lock()
 	hole := p.mode == BlackHole
-	l.lossy = [2]bool{hole, hole}
+	if hole {
+		l.lossy = [2]bool{true, true}
+	}
 	p.mu.Unlock()
 	if hole {
 		return false
@@ -228,7 +255,7 @@ func (l *link) connect() bool {
 // copy passes bytes on in one direction, or loses them, until from ends; then to ends in the same way.
 func (l *link) copy(to, from net.Conn, direction int) {
 	buf := make([]byte, 32<<10)
-	late := newLate(l, to)
+	late := newLate(l, to, direction)
 	defer late.end()
 	for {
 		n, err := from.Read(buf)
@@ -246,7 +273,9 @@ func (l *link) copy(to, from net.Conn, direction int) {
 			return
 		}
 		l.proxy.mu.Lock()
-		l.cut()
+		if !l.held || direction == requests { // the client does not hear of the end of a server that it cannot hear
+			l.cut()
+		}
 		l.proxy.mu.Unlock()
 		return
 	}
@@ -256,12 +285,17 @@ func (l *link) copy(to, from net.Conn, direction int) {
 func (l *link) passes(direction int) bool {
 	l.proxy.mu.Lock()
 	defer l.proxy.mu.Unlock()
-	mode := l.proxy.mode
-	if mode == Pass || mode == DropReplies && direction == requests {
+	switch l.proxy.mode {
+	case Pass, Stall, HalfClose: // which look at each link once, when they begin
 		return !l.lossy[direction]
+	case DropReplies:
+		l.lossy[direction] = l.lossy[direction] || direction == replies
+	case DropRequests:
+		l.lossy[direction] = l.lossy[direction] || direction == requests
+	default:
+		l.lossy[direction] = true
 	}
-	l.lossy[direction] = true
-	return false
+	return !l.lossy[direction]
 }
 
 // whole says that no byte was lost in this direction.

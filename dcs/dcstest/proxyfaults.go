@@ -7,14 +7,18 @@ import (
 	"time"
 )
 
-// Faults are what a Proxy does to the answers that its mode lets through. Clients cannot tell them from a bad network.
+// Faults are what a Proxy does to what its mode lets through. Clients cannot tell them from a bad network.
 type Faults struct {
+	// RequestDelay holds what clients send for this long.
+	RequestDelay time.Duration
 	// ReplyDelay holds what the server sends for this long. Order and content stay; what is held when the delay becomes
 	// shorter keeps its own.
 	ReplyDelay time.Duration
 	// ReplyLoss is the chance, 0 to 1, that a piece of what the server sends is lost. The connection is cut with it, as no
 	// stream goes on with a hole in it: the request was performed, and its sender does not know.
 	ReplyLoss float64
+	// Rate is how many bytes a second a connection carries in each direction; 0 means as many as it can.
+	Rate int
 }
 
 // SetFaults changes the faults, for open connections and new ones.
@@ -31,14 +35,14 @@ func (l *link) forward(to net.Conn, b []byte, direction int, late *late) error {
 	l.proxy.mu.Lock()
 	f := l.proxy.faults
 	l.proxy.mu.Unlock()
-	if direction != replies {
-		f = Faults{}
+	delay := f.RequestDelay
+	if direction == replies {
+		if delay = f.ReplyDelay; f.ReplyLoss > 0 && rand.Float64() < f.ReplyLoss {
+			return errLost
+		}
 	}
-	if f.ReplyLoss > 0 && rand.Float64() < f.ReplyLoss {
-		return errLost
-	}
-	if f.ReplyDelay > 0 || late.used() {
-		late.write(b, f.ReplyDelay)
+	if delay > 0 || f.Rate > 0 || late.used() {
+		late.write(b, delay, f.Rate)
 		return nil
 	}
 	_, err := to.Write(b)
@@ -47,11 +51,13 @@ func (l *link) forward(to net.Conn, b []byte, direction int, late *late) error {
 
 // late is the queue of what a connection's receiver gets later. Once used, all goes through it, so that nothing overtakes.
 type late struct {
-	link  *link
-	to    net.Conn
-	queue chan piece
-	done  chan struct{}
-	ended bool
+	link      *link
+	to        net.Conn
+	direction int
+	last      time.Time // when the piece before is due
+	queue     chan piece
+	done      chan struct{}
+	ended     bool
 }
 
 type piece struct {
@@ -59,16 +65,27 @@ type piece struct {
 	due  time.Time
 }
 
-func newLate(l *link, to net.Conn) *late { return &late{link: l, to: to} }
+func newLate(l *link, to net.Conn, direction int) *late {
+	return &late{link: l, to: to, direction: direction}
+}
 
 func (q *late) used() bool { return q.queue != nil }
 
-func (q *late) write(b []byte, delay time.Duration) {
+// write queues b, to be delivered after the delay and as fast as rate allows.
+func (q *late) write(b []byte, delay time.Duration, rate int) {
 	if q.queue == nil {
 		q.queue, q.done = make(chan piece, 4096), make(chan struct{})
 		go q.run()
 	}
-	q.queue <- piece{data: append([]byte(nil), b...), due: time.Now().Add(delay)}
+	due := time.Now().Add(delay)
+	if rate > 0 {
+		if q.last.After(due) {
+			due = q.last
+		}
+		due = due.Add(time.Duration(len(b)) * time.Second / time.Duration(rate))
+		q.last = due
+	}
+	q.queue <- piece{data: append([]byte(nil), b...), due: due}
 }
 
 // run writes each piece when it is due, unless the mode loses it by then.
@@ -76,7 +93,7 @@ func (q *late) run() {
 	defer close(q.done)
 	for p := range q.queue {
 		wait(time.Until(p.due))
-		if !q.link.passes(replies) {
+		if !q.link.passes(q.direction) {
 			continue
 		}
 		if _, err := q.to.Write(p.data); err != nil {

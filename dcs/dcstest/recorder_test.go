@@ -6,10 +6,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
-
-	"github.com/pgregent/pgregent/dcs"
-	"github.com/pgregent/pgregent/dcs/memory"
 )
 
 // recorder is a testing.TB whose failures are kept and fail nothing: the suite under test reports to it.
@@ -76,43 +72,6 @@ func (r *recorder) Failed() bool {
 func (r *recorder) Log(...any)          {}
 func (r *recorder) Logf(string, ...any) {}
 func (r *recorder) Cleanup(f func())    { r.cleanups = append(r.cleanups, f) }
-
-// world is one memory server for one case, and the harness for it.
-type world struct {
-	srv   *memory.Server
-	clock *memory.ManualClock
-	h     Harness
-}
-
-func newWorld() *world {
-	clock := memory.NewManualClock()
-	srv := memory.NewServer(clock)
-	fault := func(f memory.Fault) func(testing.TB) func() {
-		return func(testing.TB) func() {
-			srv.Inject(f, 0)
-			return srv.Clear
-		}
-	}
-	return &world{srv: srv, clock: clock, h: Harness{
-		Open:            func(_ testing.TB, prefix string) dcs.Store { return srv.Open(prefix) },
-		Block:           fault(memory.Hang),
-		Mute:            fault(memory.Mute),
-		Refuse:          fault(memory.Refuse),
-		Restart:         func(testing.TB) { srv.Restart() },
-		Advance:         clock.Advance,
-		Patience:        400 * time.Millisecond,
-		RestartPatience: 400 * time.Millisecond,
-	}}
-}
-
-// wrap puts every Store that the harness opens into a wrapper.
-func (w *world) wrap(around func(s dcs.Store, prefix string) dcs.Store) {
-	open := w.h.Open
-	w.h.Open = func(t testing.TB, prefix string) dcs.Store {
-		t.Helper()
-		return around(open(t, prefix), prefix)
-	}
-}
 
 // allCases returns every case by its full name.
 func allCases() map[string]testCase {

@@ -78,6 +78,37 @@ func (c *Config) Section(name string) map[string]any {
 	return m
 }
 
+// Stores are the sections that can name the store.
+func Stores() []string { return []string{"etcd3", "consul", "zookeeper", "exhibitor"} }
+
+// Store is the section that names the store; empty when there is none.
+func (c *Config) Store() string {
+	for _, s := range Stores() {
+		if len(c.Section(s)) > 0 {
+			return s
+		}
+	}
+	return ""
+}
+
+// checkStore asks for one store. Two are refused: nobody could tell which of them decides.
+func (c *Config) checkStore() error {
+	var found []string
+	for _, s := range Stores() {
+		if len(c.Section(s)) > 0 {
+			found = append(found, s)
+		}
+	}
+	switch all := strings.Join(Stores(), ", "); len(found) {
+	case 0:
+		return fmt.Errorf("no store is configured: one of the sections %s is needed", all)
+	case 1:
+		return nil
+	default:
+		return fmt.Errorf("more than one store is configured: %s; keep one", strings.Join(found, ", "))
+	}
+}
+
 // LoadTool reads what a command-line tool needs, which may be much less than a daemon's file: the store, and scope.
 func LoadTool(path string, environ []string) (c *Config, warnings []string, err error) {
 	tree, warnings, errs := gather(path, environ)
@@ -88,8 +119,8 @@ func LoadTool(path string, environ []string) (c *Config, warnings []string, err 
 	if c.Scope == "" {
 		return nil, warnings, errors.New("scope is missing: the cluster's name")
 	}
-	if len(c.Section("etcd3")) == 0 {
-		return nil, warnings, errors.New("no store is configured: the section etcd3 is missing (this version supports etcd3 only)")
+	if err := c.checkStore(); err != nil {
+		return nil, warnings, err
 	}
 	return c, warnings, nil
 }
@@ -333,8 +364,8 @@ func build(tree map[string]any) (*Config, []error) {
 	var wrong []error
 	c.Fence, wrong = buildFence(r)
 	errs = append(errs, wrong...)
-	if len(c.Section("etcd3")) == 0 {
-		errs = append(errs, errors.New("no store is configured: the section etcd3 is missing (this version supports etcd3 only)"))
+	if err := c.checkStore(); err != nil {
+		errs = append(errs, err)
 	}
 	return c, errs
 }
@@ -411,9 +442,9 @@ func refuse(tree map[string]any) []error {
 	if r.at("citus") != nil {
 		no("citus", "this version runs no Citus clusters; remove the section or keep this cluster on Patroni")
 	}
-	for _, s := range []string{"consul", "zookeeper", "exhibitor", "kubernetes", "raft", "etcd"} {
+	for _, s := range []string{"kubernetes", "raft", "etcd"} {
 		if r.at(s) != nil {
-			no(s, "this version supports the store etcd3 only; move the settings to the section etcd3")
+			no(s, "this version supports the stores "+strings.Join(Stores(), ", ")+" only")
 		}
 	}
 	if m := r.text("bootstrap.method"); m != "" && m != "initdb" {

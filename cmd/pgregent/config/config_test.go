@@ -111,7 +111,7 @@ func TestWrongSettings(t *testing.T) {
 		{"listen: 0.0.0.0:8008", "listen: 0.0.0.0:80080", `the port "80080" is no number from 1 to 65535`},
 		{"name: pg1", "", "name is missing"},
 		{"data_dir: /srv/pg", "", "postgresql.data_dir is missing"},
-		{"hosts: [10.0.0.1:2379, 10.0.0.2:2379]", "", "the section etcd3 is missing"},
+		{"hosts: [10.0.0.1:2379, 10.0.0.2:2379]", "", "no store is configured"},
 		{"tags: {nofailover: false, clonefrom: true}", "tags: 7", "tags is 7, expected a mapping"},
 		{"password: canary}\n    replication", "password: [1]}\n    replication", "postgresql.authentication.superuser.password is not of the right type"},
 		{"ttl: 30", "ttl: 30\n    synchronous_mode: quorum", "synchronous_mode = quorum is not supported yet"},
@@ -124,7 +124,11 @@ func TestWrongSettings(t *testing.T) {
 		{"scope: demo", "scope: demo\nfence: {mood: required}", "fence.mood is not a known setting"},
 		{"scope: demo", "scope: demo\nfence: {cgroup: maybe}", `fence.cgroup is "maybe", expected one of automatic, off`},
 		{"scope: demo", "scope: demo\nfence: {pid_namespace: maybe}", `fence.pid_namespace is "maybe", expected true or false`},
-		{"scope: demo", "scope: demo\nconsul: {host: x}", "consul is not supported"},
+		{"scope: demo", "scope: demo\nkubernetes: {labels: {a: b}}", "kubernetes is not supported"},
+		{"scope: demo", "scope: demo\nconsul: {host: x}", "more than one store is configured: etcd3, consul"},
+		{"scope: demo", "scope: demo\nconsul: {host: x, verify: maybe}", `consul.verify is "maybe", expected true or false`},
+		{"scope: demo", "scope: demo\nzookeeper: {hosts: [x]}", "more than one store is configured: etcd3, zookeeper"},
+		{"scope: demo", "scope: demo\nzookeeper: {hosts: [x], use_ssl: maybe}", `zookeeper.use_ssl is "maybe", expected true or false`},
 		{"  initdb:", "  method: clone\n  initdb:", "bootstrap.method = clone is not supported"},
 	} {
 		require.Contains(t, full, c.old)
@@ -132,6 +136,33 @@ func TestWrongSettings(t *testing.T) {
 		require.ErrorContains(t, err, c.says, "%s", c.with)
 		require.NotContains(t, err.Error(), "canary", "no password in an error")
 	}
+}
+
+// Each section of a store selects it, from the file and from the environment.
+func TestStores(t *testing.T) {
+	etcd := "etcd3:\n  hosts: [10.0.0.1:2379, 10.0.0.2:2379]\n"
+	require.Contains(t, full, etcd)
+	for want, text := range map[string]string{
+		"etcd3": etcd, "zookeeper": "zookeeper: {hosts: '10.0.0.1,10.0.0.2:2182', verify: off, set_acls: {CN=pg1: [ALL]}, auth_data: {digest: 'u:canary'}}\n",
+		"exhibitor": "exhibitor: {hosts: [a, b], port: 8181, poll_interval: 60}\n",
+		"consul":    "consul: {url: 'https://a:8501', token: canary, verify: off, dc: x, consistency: stale, checks: [], register_service: on, service_tags: [t]}\n",
+	} {
+		c, warnings, err := load(t, strings.Replace(full, etcd, text, 1))
+		require.NoError(t, err)
+		require.Empty(t, warnings)
+		require.Equal(t, want, c.Store())
+	}
+	bare := strings.Replace(full, etcd, "", 1)
+	c, _, err := load(t, bare, "PATRONI_ZOOKEEPER_HOSTS='a:1','b:2'", "PATRONI_ZOOKEEPER_USE_SSL=on", "PATRONI_ZOOKEEPER_SET_ACLS=CN=pg1: [READ]")
+	require.NoError(t, err)
+	require.Equal(t, map[string]any{"hosts": []any{"a:1", "b:2"}, "use_ssl": "on", "set_acls": map[string]any{"CN=pg1": []any{"READ"}}}, c.Section("zookeeper"))
+	c, _, err = load(t, bare, "PATRONI_EXHIBITOR_HOSTS=a,b", "PATRONI_EXHIBITOR_PORT=8181")
+	require.NoError(t, err)
+	require.Equal(t, "exhibitor", c.Store())
+	c, _, err = load(t, bare, "PATRONI_CONSUL_HOST=a:8500", "PATRONI_CONSUL_TOKEN=canary", "PATRONI_CONSUL_REGISTER_SERVICE=on",
+		"PATRONI_CONSUL_CHECKS=[]", "PATRONI_CONSUL_SERVICE_TAGS=a,b")
+	require.NoError(t, err)
+	require.Equal(t, map[string]any{"host": "a:8500", "token": "canary", "register_service": "on", "checks": []any{}, "service_tags": []any{"a", "b"}}, c.Section("consul"))
 }
 
 func TestFence(t *testing.T) {

@@ -46,7 +46,8 @@ func envNames() map[string]string {
 			add(path, s+"_"+p)
 		case strings.HasPrefix(path, "postgresql.authentication."):
 			add(path, strings.ReplaceAll(strings.TrimPrefix(path, "postgresql.authentication."), ".", "_"))
-		case strings.HasPrefix(path, "restapi."), strings.HasPrefix(path, "ctl."), strings.HasPrefix(path, "etcd3."):
+		case strings.HasPrefix(path, "restapi."), strings.HasPrefix(path, "ctl."), strings.HasPrefix(path, "etcd3."),
+			strings.HasPrefix(path, "consul."), strings.HasPrefix(path, "zookeeper."), strings.HasPrefix(path, "exhibitor."):
 			add(path, strings.ReplaceAll(path, ".", "_"))
 		case !strings.Contains(path, "."):
 			add(path, path)

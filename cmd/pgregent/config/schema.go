@@ -45,6 +45,10 @@ func schema() map[string]kind {
 		"postgresql.basebackup": kindOptions, "postgresql.rewind": kindOptions, "postgresql.bin_name": kindMap,
 		"watchdog.mode": kindAny, "watchdog.device": kindText, "watchdog.safety_margin": kindInt, "watchdog.driver": kindText,
 		"etcd3.hosts": kindTextOrList, "etcd3.use_proxies": kindBool, "etcd3.port": kindInt,
+		"consul.port": kindInt, "consul.verify": kindBool, "consul.checks": kindTextOrList, "consul.register_service": kindBool,
+		"consul.service_tags": kindTextOrList, "consul.service_check_interval": kindText,
+		"zookeeper.hosts": kindTextOrList, "zookeeper.use_ssl": kindBool, "zookeeper.verify": kindBool, "zookeeper.set_acls": kindMap,
+		"zookeeper.auth_data": kindMap, "exhibitor.hosts": kindTextOrList, "exhibitor.port": kindInt, "exhibitor.poll_interval": kindInt,
 		"pgregent.state_dir": kindText, "pgregent.guard": kindText,
 		"fence": kindAny, "fence.mode": kindText, "fence.cgroup": kindAny, "fence.admission": kindAny, "fence.pid_namespace": kindBool,
 	}
@@ -69,6 +73,8 @@ func schema() map[string]kind {
 		m["postgresql.pg_hba"+v], m["postgresql.pg_ident"+v] = kindList, kindList
 	}
 	m["postgresql.recovery_conf"] = kindMap
+	texts("consul.", "host", "url", "scheme", "token", "cacert", "cert", "key", "dc", "consistency", "service_check_tls_server_name")
+	texts("zookeeper.", "cacert", "cert", "key", "key_password")
 	texts("etcd3.", "host", "url", "proxy", "srv", "srv_suffix", "protocol", "username", "password", "cacert", "cert", "key")
 	return m
 }
@@ -116,7 +122,7 @@ func check(tree map[string]any) (warnings []string, errs []error) {
 
 // show prints a value, but no secret.
 func show(path string, v any) string {
-	if strings.Contains(path, "password") {
+	if strings.Contains(path, "password") || strings.Contains(path, "token") {
 		return "not of the right type"
 	}
 	if s, ok := v.(string); ok {
