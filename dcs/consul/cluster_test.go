@@ -338,14 +338,7 @@ func TestRegistrar(t *testing.T) {
 		defer cancel()
 		return r.Update(ctx, v)
 	}
-	shown := func() *api.AgentService {
-		t.Helper()
-		all, err := raw.Agent().Services()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return all["or_ders/pg1"]
-	}
+	shown := func() *api.AgentService { t.Helper(); return entry(t, raw, "or_ders/pg1") }
 	if err := update(v); err != nil {
 		t.Fatal(err)
 	}
@@ -387,4 +380,14 @@ func TestRegistrar(t *testing.T) {
 			t.Errorf("the server is stopped, and the entry is %+v", e)
 		}
 	}
+}
+
+// entry is what an agent's catalog has under a service ID; nil for nothing.
+func entry(t *testing.T, agent *api.Client, id string) *api.AgentService {
+	t.Helper()
+	all, err := agent.Agent().Services()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all[id]
 }
