@@ -163,8 +163,8 @@ func (h *holder) keepSession(ctx context.Context) error {
 	return err
 }
 
-// prompt is the longest time between renewals that the guard does not notice. An election of Consul may take longer; then the
-// guard asks for failsafe mode, and nobody else can take the lease as long as it is renewed within its ttl.
+// prompt is the longest time between renewals that the guard does not notice. An election of Consul may take longer; then failsafe
+// mode has to answer for the leader, and nobody else can take the lease as long as it is renewed within its ttl.
 func prompt() time.Duration { return dcs.Validity(ttl) - dcs.FenceHeadStart(ttl) }
 
 // wants asserts that the lease was renewed at least so often and could be nobody else's, and is what the store says.
