@@ -93,12 +93,14 @@ func hold(t *testing.T, s dcs.Store) (h *holder, stop func()) {
 			case <-tick.C:
 			}
 			err := h.step()
+			tick.Reset(loopWait)
 			h.mu.Lock()
 			switch {
 			case errors.Is(err, dcs.ErrNotHeld), errors.Is(err, dcs.ErrForeignKey):
 				h.lost = err
 			case err != nil:
 				h.failures++
+				tick.Reset(100 * time.Millisecond)
 				t.Logf("a loop without renewal: %v", err)
 			}
 			h.mu.Unlock()
@@ -161,8 +163,12 @@ func (h *holder) keepSession(ctx context.Context) error {
 	return err
 }
 
-// wants asserts that leadership was never in danger, and is what the store says.
-func (h *holder) wants(t *testing.T, s dcs.Store, sessions int) {
+// prompt is the longest time between renewals that the guard does not notice. An election of Consul may take longer; then failsafe
+// mode has to answer for the leader, and nobody else can take the lease as long as it is renewed within its ttl.
+func prompt() time.Duration { return dcs.Validity(ttl) - dcs.FenceHeadStart(ttl) }
+
+// wants asserts that the lease was renewed at least so often and could be nobody else's, and is what the store says.
+func (h *holder) wants(t *testing.T, s dcs.Store, sessions int, often time.Duration) {
 	t.Helper()
 	ctx, cancel := within(limited)
 	defer cancel()
@@ -184,8 +190,8 @@ func (h *holder) wants(t *testing.T, s dcs.Store, sessions int) {
 	if h.sessions != sessions {
 		t.Errorf("%d sessions were opened, want %d", h.sessions, sessions)
 	}
-	if g := dcs.FenceHeadStart(ttl); h.least < g {
-		t.Errorf("a renewal came %v before the deadline; at %v the fence begins", h.least, g)
+	if h.worst > often {
+		t.Errorf("there were %v between two renewals, want at most %v", h.worst, often)
 	}
 	t.Logf("the longest time between renewals was %v, the least left of a deadline %v, loops without renewal %d", h.worst, h.least, h.failures)
 }
@@ -221,7 +227,7 @@ func TestServerLeaderLost(t *testing.T) {
 			}
 			waits(3 * time.Second)
 			stop()
-			h.wants(t, s, 1)
+			h.wants(t, s, 1, ttl)
 		})
 	}
 }
@@ -239,7 +245,7 @@ func TestServerLost(t *testing.T) {
 		c.Thaw(i)
 		waits(2 * time.Second)
 		stop()
-		h.wants(t, s, 1)
+		h.wants(t, s, 1, ttl)
 	}
 }
 
@@ -263,13 +269,13 @@ func TestSessionTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	waits(3 * time.Second)
-	h.wants(t, direct, 2)
+	h.wants(t, direct, 2, prompt())
 	start := time.Now()
 	c.Restart(agent)
 	t.Logf("the agent was restarted in %v", time.Since(start))
 	waits(5 * time.Second)
 	stop()
-	h.wants(t, direct, 3)
+	h.wants(t, direct, 3, prompt())
 }
 
 // A question that hangs at a frozen leader does not keep a watch from waking, because the loop reads.
@@ -338,14 +344,7 @@ func TestRegistrar(t *testing.T) {
 		defer cancel()
 		return r.Update(ctx, v)
 	}
-	shown := func() *api.AgentService {
-		t.Helper()
-		all, err := raw.Agent().Services()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return all["or_ders/pg1"]
-	}
+	shown := func() *api.AgentService { t.Helper(); return entry(t, raw, "or_ders/pg1") }
 	if err := update(v); err != nil {
 		t.Fatal(err)
 	}
@@ -387,4 +386,14 @@ func TestRegistrar(t *testing.T) {
 			t.Errorf("the server is stopped, and the entry is %+v", e)
 		}
 	}
+}
+
+// entry is what an agent's catalog has under a service ID; nil for nothing.
+func entry(t *testing.T, agent *api.Client, id string) *api.AgentService {
+	t.Helper()
+	all, err := agent.Agent().Services()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all[id]
 }
