@@ -30,7 +30,7 @@ func lifeMistakes() []mistake {
 			var commits atomic.Int64
 			onOpened(w, func(s dcs.Store, b *broken, opened func() []dcs.Session) {
 				b.commit = func(ctx context.Context, txn dcs.Txn) (dcs.Result, error) {
-					if commits.Add(1) == 50 {
+					if commits.Add(1) >= 50 {
 						for _, ses := range opened() {
 							w.srv.EndSession(ses.ID())
 						}
