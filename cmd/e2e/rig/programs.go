@@ -83,21 +83,45 @@ func WithPrograms(run func() int) int {
 }
 
 // ReapOrphans waits, for ever, for servers and guards that became this process's children when their parents ended: a
-// test process is a child subreaper, and a server that nobody waits for looks alive for ever.
+// test process is a child subreaper, and a server that nobody waits for looks alive for ever. A child of this process's
+// own session may be one that an exec.Cmd is about to wait for ("postgres --version" of a node in this process): it gets
+// the time to.
 func ReapOrphans() {
+	const patience = 25 // rounds, half a second
+	seen := map[string]int{}
 	for range time.Tick(20 * time.Millisecond) {
+		ended := map[string]int{}
 		tasks, _ := filepath.Glob("/proc/self/task/*/children")
 		for _, f := range tasks {
 			b, _ := os.ReadFile(f)
 			for pid := range strings.FieldsSeq(string(b)) {
 				stat, _ := os.ReadFile("/proc/" + pid + "/stat")
-				if reapable(string(stat)) {
+				if !reapable(string(stat)) {
+					continue
+				}
+				if ended[pid] = seen[pid] + 1; ended[pid] > patience || !ownSession(string(stat)) {
 					n, _ := strconv.Atoi(pid)
 					_, _ = syscall.Wait4(n, nil, syscall.WNOHANG, nil)
 				}
 			}
 		}
+		seen = ended
 	}
+}
+
+// ownSession says that the process belongs to the session of this one.
+func ownSession(stat string) bool {
+	own, err := os.ReadFile("/proc/self/stat")
+	return err == nil && session(stat) == session(string(own))
+}
+
+// session is the fourth field after the name, which may contain anything.
+func session(stat string) string {
+	fields := strings.Fields(stat[strings.LastIndex(stat, ")")+1:])
+	if len(fields) < 4 {
+		return ""
+	}
+	return fields[3]
 }
 
 // reapable says that the process has ended and is of a kind that no exec.Cmd of a test waits for.
