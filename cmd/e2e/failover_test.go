@@ -13,23 +13,35 @@ import (
 	"github.com/pgregent/pgregent/cmd/e2e/rig"
 )
 
-// versions are the PostgreSQL versions that the scenarios run on.
-var versions = []string{"15", "18"} //nolint:gochecknoglobals // a table
+// world is what daemons run on.
+type world struct {
+	name, pg, store string
+	servers         int // of the store; with several, things happen to them, too
+}
+
+// worlds are what the scenarios run on. The names are parts of the paths of sockets.
+var worlds = []world{ //nolint:gochecknoglobals // a table
+	{"pg15-etcd", "15", "etcd", 3},
+	{"pg18-etcd", "18", "etcd", 1},
+	{"pg15-consul", "15", "consul", 3},
+	{"pg17-zookeeper", "17", "zookeeper", 3},
+}
 
 const fastConfig = `
     ttl: 8
     loop_wait: 2
     retry_timeout: 3`
 
-// TestDaemons drives three daemons through a life: bootstrap, switchovers, a killed postmaster, a lost node, its return.
+// TestDaemons drives three daemons through a life: bootstrap, switchovers, a killed postmaster, what happens to the
+// store, a lost node, its return.
 func TestDaemons(t *testing.T) {
-	for _, pg := range versions {
-		t.Run("PostgreSQL"+pg, func(t *testing.T) { testDaemons(t, pg) })
+	for _, o := range worlds {
+		t.Run(o.name, func(t *testing.T) { testDaemons(t, o) })
 	}
 }
 
-func testDaemons(t *testing.T, pg string) {
-	c := rig.New(t, rig.Options{PG: pg, Nodes: 3, DCS: fastConfig})
+func testDaemons(t *testing.T, o world) {
+	c := rig.New(t, rig.Options{PG: o.pg, Nodes: 3, DCS: fastConfig, Store: o.store, Servers: o.servers})
 	took := c.StartAll()
 	t.Logf("healthy from empty: %v", took)
 	require.Less(t, took, 6*time.Second)
@@ -77,6 +89,10 @@ func testDaemons(t *testing.T, pg string) {
 		c.AwaitHealthy(30 * time.Second)
 		require.Zero(t, w.lost(c))
 	})
+
+	if o.servers > 1 {
+		testStore(t, c, w, o.store)
+	}
 
 	t.Run("NodeLost", func(t *testing.T) {
 		l := c.Leader()

@@ -89,7 +89,7 @@ func TestFaultsThatAreWaitedOut(t *testing.T) {
 
 	t.Run("GarbageInTheStore", func(t *testing.T) {
 		for key, value := range map[string]string{"failover": "{{{", "history": "[[]]", "sync": "x", "status": "?", "members/zzz": "7", "config": `{"ttl":`} {
-			c.EtcdPut(key, value)
+			require.NoError(t, c.Store.Put(key, value))
 		}
 		began := time.Now()
 		rig.Eventually(t, 30*time.Second, "some turns later all is well", func() bool { return time.Since(began) > 5*time.Second && a.Primary() && b.Streaming() })

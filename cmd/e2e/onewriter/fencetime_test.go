@@ -132,9 +132,9 @@ func (f *field) watchRenewals() (renewed func() time.Time) {
 	holder := ""
 	go func() {
 		defer close(done)
-		version := int64(0)
+		version := uint64(0)
 		for ctx.Err() == nil {
-			k, err := f.c.EtcdGet("lease")
+			k, err := f.c.Store.Get("lease")
 			if err == nil && k.Version != version {
 				who := holderOf(k.Value)
 				if holder == "" {

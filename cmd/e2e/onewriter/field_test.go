@@ -39,6 +39,7 @@ type form struct {
 	prefix []string // the program that takes privileges away
 	extra  string   // of the node's file
 	group  bool     // in a cgroup that belongs to the user
+	store  string   // empty: etcd
 }
 
 // unprivileged is what every user can have.
@@ -72,16 +73,19 @@ func keeping(caps ...string) []string {
 // formByName is what RUNGS asks for.
 func formByName(t *testing.T, rungs string) form {
 	t.Helper()
+	var f form
 	switch rungs {
 	case "":
-		return unprivileged()
+		f = unprivileged()
 	case "all":
-		return privileged()
+		f = privileged()
 	case "pidns":
-		return pidNamespace()
+		f = pidNamespace()
+	default:
+		require.FailNow(t, "RUNGS is "+rungs+", expected nothing, all or pidns")
 	}
-	require.FailNow(t, "RUNGS is "+rungs+", expected nothing, all or pidns")
-	return form{}
+	f.store = os.Getenv("STORE")
+	return f
 }
 
 // field is a long-lived cluster with writers on every node, on which run after run takes place.
@@ -95,7 +99,7 @@ type field struct {
 func (f form) options(t *testing.T) rig.Options {
 	t.Helper()
 	o := rig.Options{
-		PG: pgVersion(), Nodes: 3, DCS: times + "false", Etcd: []string{"--heartbeat-interval=50", "--election-timeout=300"}, Links: true,
+		PG: pgVersion(), Nodes: 3, DCS: times + "false", Store: f.store, Etcd: []string{"--heartbeat-interval=50", "--election-timeout=300"}, Links: true,
 		MaxConnections: 300, Extra: f.extra, Prefix: f.prefix,
 		Parameters: []string{"log_min_messages: log", "max_wal_size: 128MB", "min_wal_size: 32MB"},
 	}

@@ -4,7 +4,8 @@
 // interleave.
 //
 // PROVE=full makes 20 counted runs of each scenario, PROVE=short (the default) one; RUNS=n says another number, ONLY=regexp
-// names scenarios, SEED=n repeats the random choices of an earlier call.
+// names scenarios, SEED=n repeats the random choices of an earlier call, STORE=consul or zookeeper takes another store than
+// etcd.
 package onewriter
 
 import (

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pgregent/pgregent/cmd/e2e/rig"
 )
 
 // clusters is how many are used side by side: most of a run is waiting.
@@ -35,6 +38,19 @@ func TestWithPrivileges(t *testing.T) {
 				}
 			}
 			prove(t, f, 1, some, counted(t, 20, 1))
+		})
+	}
+}
+
+// TestOtherStores proves the same over every store but etcd: in the short form the scenarios in which the store has a part.
+func TestOtherStores(t *testing.T) {
+	for _, store := range rig.Stores()[1:] {
+		t.Run(store, func(t *testing.T) {
+			t.Parallel()
+			f := unprivileged()
+			f.name, f.store = store, store
+			some := slices.DeleteFunc(wanted(t, scenarios()), func(s scenario) bool { return !full() && !s.store })
+			prove(t, f, 1, some, counted(t, 5, 1))
 		})
 	}
 }

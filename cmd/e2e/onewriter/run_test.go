@@ -22,6 +22,8 @@ type scenario struct {
 	// excepted says that agent and guard are both gone or frozen: then a statement that was in flight when the
 	// server lost them may still be acknowledged, and is counted apart.
 	excepted bool
+	// store says that the hazard is what the store does or does not do.
+	store bool
 }
 
 // run is one fault, from a healthy cluster to a healthy cluster.

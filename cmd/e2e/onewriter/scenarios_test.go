@@ -17,7 +17,7 @@ import (
 // scenarios are the hazards, by their names in the catalogue that docs/safety.md follows.
 func scenarios() []scenario {
 	return []scenario{
-		{name: "A1-agent-killed", inject: agentKilled},
+		{name: "A1-agent-killed", inject: agentKilled, store: true},
 		{name: "A1-agent-oom", inject: agentOOM},
 		{name: "A1-guard-killed", inject: guardKilled},
 		{name: "A1-both-killed", inject: bothKilled, excepted: true},
@@ -26,18 +26,18 @@ func scenarios() []scenario {
 		{name: "A2-both-frozen", inject: bothFrozen, excepted: true},
 		{name: "A4-postmaster-killed", inject: postmasterKilled},
 		{name: "A5-postmaster-frozen-and-cut", inject: postmasterFrozenAndCut},
-		{name: "A6-renewals-held-back", inject: renewalsHeldBack},
-		{name: "A7a-leader-key-deleted", inject: func(r *run) error { return r.keyDeleted("leader") }},
-		{name: "A7b-lease-key-deleted", inject: func(r *run) error { return r.keyDeleted("lease") }},
-		{name: "A7c-session-revoked", inject: sessionRevoked},
-		{name: "A8-revoked-early-and-cut", inject: revokedAndCut},
+		{name: "A6-renewals-held-back", inject: renewalsHeldBack, store: true},
+		{name: "A7a-leader-key-deleted", inject: func(r *run) error { return r.keyDeleted("leader") }, store: true},
+		{name: "A7b-lease-key-deleted", inject: func(r *run) error { return r.keyDeleted("lease") }, store: true},
+		{name: "A7c-session-revoked", inject: sessionRevoked, store: true},
+		{name: "A8-revoked-early-and-cut", inject: revokedAndCut, store: true},
 		{name: "A15-name-started-twice", inject: startedTwice},
 		{name: "A15-name-started-twice-unseen", inject: startedTwiceUnseen},
 		{name: "A17-started-by-hand", inject: startedByHand},
 		{name: "D2-machine-and-data-lost", inject: machineAndDataLost},
 		{name: "A18-two-hundred-sessions", inject: manySessions},
-		{name: "C1-replies-lost", inject: repliesLost},
-		{name: "C1-some-replies-lost", inject: someRepliesLost},
+		{name: "C1-replies-lost", inject: repliesLost, store: true},
+		{name: "C1-some-replies-lost", inject: someRepliesLost, store: true},
 	}
 }
 
@@ -177,7 +177,7 @@ func renewalsHeldBack(r *run) error {
 
 func (r *run) keyDeleted(key string) error {
 	r.strike()
-	if err := r.c.EtcdDelete(key); err != nil {
+	if err := r.c.Store.Delete(key); err != nil {
 		return err
 	}
 	r.follow()
@@ -187,16 +187,16 @@ func (r *run) keyDeleted(key string) error {
 // revoke ends the session that the key `leader` is bound to: in half of the runs at any time, in the others in the middle
 // of a renewal, which slow answers make long.
 func (r *run) revoke() error {
-	key, err := r.c.EtcdGet("leader")
+	key, err := r.c.Store.Get("leader")
 	if err != nil {
 		return err
 	}
 	if r.dice.IntN(2) == 0 {
 		r.old.Link.SetFaults(dcstest.Faults{ReplyDelay: 50 * time.Millisecond})
 		defer r.old.Link.SetFaults(dcstest.Faults{})
-		before, _ := r.c.EtcdGet("lease")
+		before, _ := r.c.Store.Get("lease")
 		if !rig.Await(2*loopWait, func() bool {
-			now, err := r.c.EtcdGet("lease")
+			now, err := r.c.Store.Get("lease")
 			return err == nil && now.Version != before.Version
 		}) {
 			return errors.New("the lease is not renewed")
@@ -205,7 +205,7 @@ func (r *run) revoke() error {
 		pause(context.Background(), between(r.dice, 0, 120*time.Millisecond))
 	}
 	r.strike()
-	return r.c.EtcdRevoke(key.Lease)
+	return r.c.Store.EndSession(key)
 }
 
 func sessionRevoked(r *run) error {

@@ -72,9 +72,9 @@ func (f *field) freezeStore(t *testing.T, replicaDown bool) frozen {
 		pause(context.Background(), between(dice, 0, ttl))
 	}
 	began := time.Now()
-	f.c.Store.Freeze(0)
+	rig.FreezeAll(f.c.Store)
 	pause(context.Background(), 2*ttl)
-	f.c.Store.Thaw(0)
+	rig.ThawAll(f.c.Store)
 	thawed := time.Now()
 	rig.Eventually(t, newTerm, "somebody acknowledges", func() bool {
 		n := f.c.Leader()

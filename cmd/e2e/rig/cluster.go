@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/pgregent/pgregent/dcs/dcstest"
-	"github.com/pgregent/pgregent/dcs/dcstest/etcdserver"
 	"github.com/pgregent/pgregent/postgres/postgrestest"
 )
 
@@ -22,7 +21,7 @@ type Cluster struct {
 	Bin   string // PostgreSQL's programs
 	Scope string
 	DCS   string // bootstrap.dcs, indented YAML
-	Store *etcdserver.Cluster
+	Store Store
 	Nodes []*Node
 
 	options Options
@@ -34,6 +33,8 @@ type Options struct {
 	PG             string   // major version
 	Nodes          int      // named pg1, pg2, ...
 	DCS            string   // bootstrap.dcs, indented YAML
+	Store          string   // one of Stores; empty: etcd
+	Servers        int      // of the store; 0: one
 	Etcd           []string // arguments of etcd; nil: short times
 	Links          bool     // put a proxy between each daemon and the store
 	MaxConnections int      // 0: 50
@@ -47,14 +48,11 @@ type Options struct {
 // New makes a store and the files of the nodes, and starts none of them.
 func New(t testing.TB, o Options) *Cluster {
 	t.Helper()
-	if o.Etcd == nil {
-		o.Etcd = []string{"--heartbeat-interval=50", "--election-timeout=500"}
-	}
 	if o.MaxConnections == 0 {
 		o.MaxConnections = 50
 	}
 	c := &Cluster{T: t, Root: t.TempDir(), Bin: postgrestest.Binaries(t, o.PG), Scope: "demo", DCS: o.DCS, options: o}
-	c.Store = etcdserver.StartWith(t, etcdserver.Options{Members: 1, Args: o.Etcd})
+	c.Store = newStore(t, o, c.Scope)
 	for i := range o.Nodes {
 		c.Nodes = append(c.Nodes, c.Add(fmt.Sprintf("pg%d", i+1)))
 	}
@@ -75,10 +73,10 @@ func (c *Cluster) Add(name string) *Node {
 	d := &Node{
 		C: c, Name: name, id: id, File: filepath.Join(c.Root, id+".yml"), Data: filepath.Join(dir, id),
 		PGPort: postgrestest.FreePort(c.T), APIPort: postgrestest.FreePort(c.T),
-		Program: append(append([]string{}, c.options.Prefix...), Program("pgregent"), "run"), Attr: c.options.Attr,
+		store: c.Store.Addrs(c.added - 1), Program: append(append([]string{}, c.options.Prefix...), Program("pgregent"), "run"), Attr: c.options.Attr,
 	}
 	if c.options.Links {
-		d.Link = dcstest.NewProxy(c.T, c.Store.Addr(0))
+		d.Link = dcstest.NewProxy(c.T, d.store[0])
 	}
 	d.Write(c.options.Extra)
 	c.T.Cleanup(func() { d.Destroy() })

@@ -32,6 +32,7 @@ type Node struct {
 	Link             *dcstest.Proxy  // between this daemon and the store; nil: there is none
 	Cmd              *exec.Cmd       // the daemon, also when it has ended; nil: never started
 	Done             chan struct{}   // closed when it has ended
+	store            []string        // where the store is
 	id               string          // of files, unlike Name never the same twice
 }
 
@@ -43,8 +44,7 @@ name: %s
 restapi:
   listen: 127.0.0.1:%d
   connect_address: 127.0.0.1:%d
-etcd3:
-  hosts: [%s]%s
+%s
 bootstrap:
   dcs:%s
     postgresql:
@@ -72,7 +72,7 @@ postgresql:
   - local all all trust
   - host all all 127.0.0.1/32 scram-sha-256
   - host replication replicator 127.0.0.1/32 scram-sha-256
-%s`, c.Scope, d.Name, d.APIPort, d.APIPort, strings.Join(d.hosts(), ", "), d.keepToHosts(), c.DCS, c.options.MaxConnections, d.PGPort, d.PGPort, d.Data, c.Bin,
+%s`, c.Scope, d.Name, d.APIPort, d.APIPort, c.Store.Section(d.hosts(), d.Link != nil), c.DCS, c.options.MaxConnections, d.PGPort, d.PGPort, d.Data, c.Bin,
 		filepath.Join(c.Root, d.id+".pgpass"), c.Root, parameters(c.options.Parameters), extra)), 0o600))
 }
 
@@ -84,24 +84,12 @@ func parameters(lines []string) string {
 	return b.String()
 }
 
-// keepToHosts stops the daemon from asking the store for further addresses, which would lead it past its link.
-func (d *Node) keepToHosts() string {
-	if d.Link == nil {
-		return ""
-	}
-	return "\n  use_proxies: true"
-}
-
 // hosts are the addresses at which the daemon reaches the store.
 func (d *Node) hosts() []string {
 	if d.Link != nil {
 		return []string{d.Link.Addr()}
 	}
-	var out []string
-	for _, u := range d.C.Store.URLs() {
-		out = append(out, strings.TrimPrefix(u, "http://"))
-	}
-	return out
+	return d.store
 }
 
 // Replace changes the node's file.

@@ -2,87 +2,145 @@ package rig
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
-	"strconv"
+	"strings"
+	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-// The functions of this file go to the store directly, past every link, over etcd's own HTTP gateway.
+// Store is a real store: how daemons are told of it, what tests look at and do in it directly, past every link, and what
+// happens to its servers.
+type Store interface {
+	// Section is the part of a daemon's file that selects the store at these addresses. only: the daemon is to go
+	// nowhere else, so that a link is the only way.
+	Section(addrs []string, only bool) string
+	// Addrs is where the i-th daemon finds the store.
+	Addrs(i int) []string
+
+	// Get reads a key of the cluster. An absent one is an error.
+	Get(key string) (Key, error)
+	Put(key, value string) error
+	Delete(key string) error
+	// EndSession ends the session that a key is bound to.
+	EndSession(k Key) error
+
+	// Requests is how many requests of clients the servers have answered, or a number that grows with it.
+	Requests() (float64, error)
+
+	// Servers are numbered from 0; the local agents of daemons, where a store has them, follow.
+	Servers() int
+	// Agent is the number of the i-th daemon's own agent, -1 when this store has none.
+	Agent(i int) int
+	// Leader is the number of the server that leads.
+	Leader() int
+	Kill(i int)
+	Restart(i int)
+	Freeze(i int)
+	Thaw(i int)
+}
 
 // Key is a key of the cluster as it is in the store.
 type Key struct {
 	Value   string
-	Version int64 // its modification revision
-	Lease   int64 // the session that it is bound to; 0: none
+	Version uint64
+	Session string // that it is bound to; empty: none
 }
 
-// EtcdPut writes a key below the cluster's prefix.
-func (c *Cluster) EtcdPut(key, value string) {
-	c.T.Helper()
-	require.NoError(c.T, c.etcd("/v3/kv/put", map[string]any{"key": c.key(key), "value": []byte(value)}, nil))
-}
+// Stores are the kinds of Options.Store.
+func Stores() []string { return []string{"etcd", "consul", "zookeeper"} }
 
-// EtcdDelete deletes a key below the cluster's prefix.
-func (c *Cluster) EtcdDelete(key string) error {
-	return c.etcd("/v3/kv/deleterange", map[string]any{"key": c.key(key)}, nil)
-}
-
-// EtcdGet reads a key below the cluster's prefix. An absent one is an error.
-func (c *Cluster) EtcdGet(key string) (Key, error) {
-	var out struct {
-		Kvs []struct {
-			Value       []byte `json:"value"`
-			ModRevision string `json:"mod_revision"`
-			Lease       string `json:"lease"`
-		} `json:"kvs"`
+// newStore starts the store.
+func newStore(t testing.TB, o Options, scope string) Store {
+	t.Helper()
+	prefix := "/service/" + scope + "/"
+	switch o.Store {
+	case "", "etcd":
+		return newEtcd(t, o, prefix)
+	case "consul":
+		return newConsul(t, o, prefix)
+	case "zookeeper":
+		return newZooKeeper(t, o, prefix)
 	}
-	if err := c.etcd("/v3/kv/range", map[string]any{"key": c.key(key)}, &out); err != nil {
-		return Key{}, err
-	}
-	if len(out.Kvs) != 1 {
-		return Key{}, errors.New("the key is absent")
-	}
-	kv := out.Kvs[0]
-	version, err := strconv.ParseInt(kv.ModRevision, 10, 64)
-	if err != nil {
-		return Key{}, err
-	}
-	k := Key{Value: string(kv.Value), Version: version}
-	if kv.Lease != "" {
-		k.Lease, err = strconv.ParseInt(kv.Lease, 10, 64)
-	}
-	return k, err
+	require.FailNow(t, "there is no store "+o.Store, "expected one of %v", Stores())
+	return nil
 }
 
-// EtcdRevoke ends a session.
-func (c *Cluster) EtcdRevoke(lease int64) error {
-	return c.etcd("/v3/lease/revoke", map[string]any{"ID": strconv.FormatInt(lease, 10)}, nil)
+// FreezeAll freezes every server.
+func FreezeAll(s Store) {
+	for i := range s.Servers() {
+		s.Freeze(i)
+	}
 }
 
-func (c *Cluster) key(name string) string {
-	return base64.StdEncoding.EncodeToString([]byte("/service/" + c.Scope + "/" + name))
+// ThawAll lets every server go on.
+func ThawAll(s Store) {
+	for i := range s.Servers() {
+		s.Thaw(i)
+	}
 }
 
-func (c *Cluster) etcd(path string, request, reply any) error {
-	body, err := json.Marshal(request)
-	if err != nil {
+var errAbsent = errors.New("the key is absent")
+
+var client = http.Client{Timeout: 5 * time.Second} //nolint:gochecknoglobals // keeps connections
+
+// ask makes a request of a store's HTTP interface and decodes a JSON answer into reply, unless that is nil.
+func ask(method, url string, request, reply any) error {
+	text, err := askText(method, url, request)
+	if err != nil || reply == nil {
 		return err
 	}
-	res, err := http.Post(c.Store.URLs()[0]+path, "application/json", bytes.NewReader(body))
+	return json.Unmarshal(text, reply)
+}
+
+func askText(method, url string, request any) ([]byte, error) {
+	var body io.Reader
+	switch r := request.(type) {
+	case nil:
+	case string:
+		body = strings.NewReader(r)
+	default:
+		b, err := json.Marshal(request)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequest(method, url, body)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = res.Body.Close() }()
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("etcd: %s: %s", path, res.Status)
+	text, err := io.ReadAll(res.Body)
+	switch {
+	case err != nil:
+		return nil, err
+	case res.StatusCode == http.StatusNotFound:
+		return nil, errAbsent
+	case res.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("%s %s: %s: %s", method, url, res.Status, text)
 	}
-	if reply == nil {
-		return nil
+	return text, nil
+}
+
+// sum adds up the samples of a Prometheus text whose lines begin with prefix.
+func sum(text, prefix string) (total float64) {
+	for line := range strings.Lines(text) {
+		var value float64
+		if i := strings.LastIndexByte(strings.TrimSpace(line), ' '); i > 0 && strings.HasPrefix(line, prefix) {
+			if _, err := fmt.Sscan(line[i:], &value); err == nil {
+				total += value
+			}
+		}
 	}
-	return json.NewDecoder(res.Body).Decode(reply)
+	return total
 }
