@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -53,6 +54,8 @@ func judge(err error, sent bool, status int) (verdict, error) {
 		return failed, err
 	case errors.Is(err, errNotConsul):
 		return barred, err
+	case refusesCertificate(err):
+		return barred, fmt.Errorf("it refuses the client's certificate; check cert and key: %w", err)
 	case !sent:
 		why, setting := explain(err)
 		if setting {
@@ -102,10 +105,16 @@ func judgeStatus(err error, status int) (verdict, error) {
 	return unknown, err
 }
 
+// refusesCertificate says that a server wants another certificate of the client, or one at all. With TLS 1.3 it says so only
+// after the client has sent its request; it looks at the certificate before, and so has not performed it (RFC 8446 section 4.4.2.4).
+func refusesCertificate(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate")
+}
+
 // explain makes one sentence of an error of a connection that was not made, where a setting is the cause.
 func explain(err error) (why error, setting bool) {
 	var invalid *tls.CertificateVerificationError
-	var alert tls.AlertError
 	var header tls.RecordHeaderError
 	switch {
 	case errors.Is(err, errFiles):
@@ -114,8 +123,6 @@ func explain(err error) (why error, setting bool) {
 		return fmt.Errorf("its certificate is not trusted; check cacert and the name in the address: %w", err), true
 	case errors.As(err, &header):
 		return fmt.Errorf("it does not speak TLS; use http: %w", err), true
-	case errors.As(err, &alert):
-		return fmt.Errorf("it refuses the TLS connection; check cert and key: %w", err), true
 	}
 	return err, false
 }

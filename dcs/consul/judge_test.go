@@ -36,7 +36,7 @@ func TestJudge(t *testing.T) {
 		{name: "deadline before sending", err: context.DeadlineExceeded, want: failed},
 		{name: "untrusted certificate", err: &tls.CertificateVerificationError{Err: errors.New("x")}, want: barred, words: "cacert"},
 		{name: "no TLS there", err: tls.RecordHeaderError{Msg: "x"}, want: barred, words: "use http"},
-		{name: "client certificate refused", err: tls.AlertError(42), want: barred, words: "cert and key"},
+		{name: "client certificate refused", err: &net.OpError{Op: "remote error", Err: tls.AlertError(42)}, sent: true, want: barred, words: "cert and key"},
 		{name: "deadline after sending", err: context.DeadlineExceeded, sent: true, want: unknown},
 		{name: "reset after sending", err: io.ErrUnexpectedEOF, sent: true, want: unknown},
 		{name: "reply cut off", err: io.ErrUnexpectedEOF, sent: true, status: 200, want: unknown},

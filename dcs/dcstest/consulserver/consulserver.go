@@ -35,6 +35,10 @@ type Options struct {
 	// "session_ttl_min" or "acl".
 	Config map[string]any
 
+	// HTTPS gives every member a second port for clients, with TLS, which SecureAddr tells. Config must then hold its
+	// certificate, as "tls".
+	HTTPS bool
+
 	// Patience is the longest until the members are healthy, at the start and after Restart. 0 means 60 s.
 	Patience time.Duration
 }
@@ -50,9 +54,9 @@ type Cluster struct {
 
 // member is one server or agent and where it lives. Ports and data stay the same when it is restarted.
 type member struct {
-	name, dir       string
-	server          bool
-	http, serf, rpc string // host:port
+	name, dir              string
+	server                 bool
+	http, https, serf, rpc string // host:port
 
 	mu      sync.Mutex
 	process *process // nil when it was killed
@@ -98,7 +102,7 @@ func StartWith(t testing.TB, o Options) *Cluster {
 // start starts all members in dir and waits for them.
 func (c *Cluster) start(dir string) error {
 	all := c.options.Servers + c.options.Agents
-	ports, err := freePorts(3 * all)
+	ports, err := freePorts(4 * all)
 	if err != nil {
 		return err
 	}
@@ -106,7 +110,7 @@ func (c *Cluster) start(dir string) error {
 	for i := range all {
 		name := fmt.Sprintf("m%d", i)
 		c.members = append(c.members, &member{name: name, dir: filepath.Join(dir, name), server: i < c.options.Servers,
-			http: ports[3*i], serf: ports[3*i+1], rpc: ports[3*i+2]})
+			http: ports[4*i], serf: ports[4*i+1], rpc: ports[4*i+2], https: ports[4*i+3]})
 	}
 	for _, m := range c.members {
 		m.mu.Lock()
@@ -135,6 +139,9 @@ func (c *Cluster) URLs() []string {
 
 // Addr is the host:port of a member's HTTP API, for a proxy in front of it.
 func (c *Cluster) Addr(i int) string { return c.members[i].http }
+
+// SecureAddr is that with TLS.
+func (c *Cluster) SecureAddr(i int) string { return c.members[i].https }
 
 // Leader is the number of the server that a majority of the running servers takes for the leader. It waits until there is
 // one, and fails the test when there is none for the patience.
@@ -239,9 +246,13 @@ func (c *Cluster) config(m *member) map[string]any {
 	for _, o := range c.members[:c.options.Servers] {
 		join = append(join, o.serf)
 	}
+	https := -1
+	if c.options.HTTPS {
+		https = port(m.https)
+	}
 	config := map[string]any{
 		"node_name": m.name, "data_dir": filepath.Join(m.dir, "data"), "server": m.server, "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1",
-		"ports": map[string]int{"http": port(m.http), "serf_lan": port(m.serf), "server": port(m.rpc),
+		"ports": map[string]int{"http": port(m.http), "https": https, "serf_lan": port(m.serf), "server": port(m.rpc),
 			"dns": -1, "serf_wan": -1, "grpc": -1, "grpc_tls": -1},
 		"retry_join": join, "retry_interval": "1s", "performance": map[string]any{"raft_multiplier": 1},
 		"disable_update_check": true, "log_level": "WARN",

@@ -136,7 +136,7 @@ func (c *Cluster) healthy(m *member) error {
 	defer tick.Stop()
 	for {
 		err := ask(ctx, "http://"+m.http+"/v1/kv/consulserver/healthy?consistent", nil)
-		if err == nil {
+		if err == nil || errors.Is(err, errForbidden) { // with ACLs a leader says so
 			return nil
 		}
 		select {
@@ -148,6 +148,8 @@ func (c *Cluster) healthy(m *member) error {
 		}
 	}
 }
+
+var errForbidden = errors.New("the member answers, and wants a token")
 
 // ask makes a request that may find nothing, and decodes what it finds into into, unless that is nil.
 func ask(ctx context.Context, url string, into any) error {
@@ -164,6 +166,8 @@ func ask(ctx context.Context, url string, into any) error {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	switch {
+	case resp.StatusCode == http.StatusForbidden:
+		return errForbidden
 	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNotFound:
 		return fmt.Errorf("%s answers %s", url, resp.Status)
 	case into == nil:
