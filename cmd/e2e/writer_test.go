@@ -29,9 +29,9 @@ type writer struct {
 	failed int
 }
 
-func dsn(c *rig.Cluster) string {
+func dsn(nodes []*rig.Node) string {
 	var hosts, ports []string
-	for _, d := range c.Nodes {
+	for _, d := range nodes {
 		hosts = append(hosts, "127.0.0.1")
 		ports = append(ports, fmt.Sprint(d.PGPort))
 	}
@@ -41,8 +41,14 @@ func dsn(c *rig.Cluster) string {
 
 func startWriter(c *rig.Cluster) *writer {
 	c.T.Helper()
+	return startWriterOn(c, c.Nodes)
+}
+
+// startWriterOn starts a writer that tries some of the nodes only.
+func startWriterOn(c *rig.Cluster, nodes []*rig.Node) *writer {
+	c.T.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &writer{t: c.T, dsn: dsn(c), cancel: cancel}
+	w := &writer{t: c.T, dsn: dsn(nodes), cancel: cancel}
 	conn, err := pgx.Connect(ctx, w.dsn)
 	require.NoError(c.T, err)
 	_, err = conn.Exec(ctx, "create table if not exists acked(id bigint primary key)")
@@ -60,7 +66,7 @@ func startWriter(c *rig.Cluster) *writer {
 
 func (w *writer) run(ctx context.Context) {
 	var conn *pgx.Conn
-	for id := 1; ctx.Err() == nil; id++ {
+	for id := int(time.Now().UnixNano()); ctx.Err() == nil; id++ { // unlike those of a writer before it
 		if conn == nil {
 			call, cancel := context.WithTimeout(ctx, 2*time.Second)
 			c, err := pgx.Connect(call, w.dsn)

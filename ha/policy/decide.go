@@ -202,12 +202,36 @@ func tidyLease(v View) (Decision, bool) {
 			r.Target = v.Last.Member
 			detail = fmt.Sprintf("PostgreSQL is shut down: the lease goes to %s", orAnyone(r.Target))
 		}
-		return Decision{Reason: ReasonReleasing, Detail: detail, Actions: []Action{r}, Wake: contestPause}, true
+		d := Decision{Reason: ReasonReleasing, Detail: detail, Actions: []Action{r}, Wake: contestPause}
+		if inPlace(v) {
+			stayInPlace(v, r, &d)
+		}
+		return d, true
 	case v.Lease.Orphan && v.Server.Process != ProcessUnknown && v.Server.Process != ProcessOrphans: // a Patroni member takes it at once
 		return Decision{Reason: ReasonOrphanKey, Detail: "the key leader hangs on this node's session, but the lease is not this node's",
 			Actions: []Action{DropOrphan{}}, Wake: contestPause}, true
 	}
 	return Decision{}, false
+}
+
+// inPlace says that a demotion has just ended the server the hard way, and that this node could go on: its WAL may hold
+// acknowledged commits that no replica has received (design promise 2), so it is the one to lead.
+func inPlace(v View) bool {
+	return v.Last.Kind == TaskDemote && v.Last.Failed != "" && v.Last.Ago < 30*time.Second &&
+		v.Server.Data == DataReady && v.Server.WasPrimary && !v.Stop && v.Self.Unfit == ""
+}
+
+// stayInPlace releases the lease for this node itself. The closed epoch stays closed (rule R8): the next one is taken like
+// any other, which the members leave to the target for a while. The request goes first, so that nobody acts on it, and
+// that whoever made it hears that it failed.
+func stayInPlace(v View, r Release, d *Decision) {
+	why := "the demotion failed: " + v.Last.Failed
+	r.Target = v.Self.Name
+	d.Detail, d.Actions = why+"; this node takes the lease again, and starts PostgreSQL in place", nil
+	if f := v.Cluster.Failover; f.Err == nil && f.Requested() && (f.ScheduledAt.IsZero() || v.ScheduledIn <= 0) {
+		d.Actions = append(d.Actions, ClearFailover{Why: why})
+	}
+	d.Actions = append(d.Actions, r)
 }
 
 func orAnyone(name string) string {

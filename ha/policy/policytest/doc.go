@@ -100,7 +100,7 @@
 //	swap a patroni             the other program is started on the node's data directory, under its name (or pgregent)
 //	drift a 1.1                the node's clock runs at this rate from now on
 //	tag a nofailover=true      sets tags
-//	fail a promote             the next operation of this kind fails: initdb, start, promote, clone, rewind
+//	fail a promote             the next operation of this kind fails: initdb, start, promote, stop (in a demotion), clone, rewind
 //	write a 100                a client writes 100 bytes of WAL at a; prints "a acknowledges 1@0/30000C4" or "a refuses
 //	                           the write"
 //	status                     a line per node, "NODE STATE TIMELINE@LSN <- UPSTREAM epoch N for LEFT (TASK)", and the

@@ -79,6 +79,7 @@ var (
 	errNoData      = errors.New("the data directory cannot be started")
 	errGone        = errors.New("the postmaster exited")
 	errInjected    = errors.New("failed as the story says")
+	errUnclean     = errors.New("PostgreSQL was not shut down cleanly")
 	errUnreachable = errors.New("the member cannot be reached")
 	errOrphans     = errors.New("processes of the last postmaster are left")
 )

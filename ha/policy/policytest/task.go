@@ -192,14 +192,21 @@ func (a *agent) promote(p cluster.Promotion, end func(error, bool)) {
 // demote is the planned way down: a checkpoint while writes still flow, then a fast stop; then the epoch is closed.
 func (a *agent) demote(end func(error, bool)) {
 	n, g := a.n, a.guard
+	ended := func() {
+		g.close()
+		if n.disk.data == policy.DataReady && !n.disk.clean {
+			end(errUnclean, false)
+			return
+		}
+		end(nil, false)
+	}
 	closed := func() {
 		a.atGuard(end, func() {
 			if g.busy() {
-				g.waiting = append(g.waiting, func() { g.close(); end(nil, false) })
+				g.waiting = append(g.waiting, ended)
 				return
 			}
-			g.close()
-			end(nil, false)
+			ended()
 		})
 	}
 	if n.pg.state == pgStopped {
@@ -214,10 +221,18 @@ func (a *agent) demote(end func(error, bool)) {
 		}
 		a.atGuard(end, func() {
 			g.stopping = true
-			n.pgStop(closed)
+			if !n.take("stop") {
+				n.pgStop(closed)
+				return
+			}
+			n.pg.onExit = append(n.pg.onExit, closed)
+			a.post(stopLimit, func() { n.pgKill("stopped the hard way") })
 		})
 	})
 }
+
+// stopLimit is the model's primary_stop_timeout.
+const stopLimit = 2 * time.Second
 
 // clone replaces the data directory by a base backup; what was there is set aside.
 func (a *agent) clone(member string, end func(error, bool)) {

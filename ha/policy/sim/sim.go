@@ -175,7 +175,7 @@ func (g *generator) kind(kind string, n, m *policytest.Node) {
 	case "wipe":
 		g.wipe(n)
 	case "fail":
-		g.do("fail %s %s", a, pick(r, "promote", "start", "clone", "rewind"))
+		g.do("fail %s %s", a, pick(r, "promote", "start", "stop", "clone", "rewind"))
 	case "tag":
 		g.do("tag %s %s", a, pick(r, "nofailover=true", "nofailover=false", "failover_priority=2", "failover_priority=0"))
 	default:
