@@ -77,13 +77,15 @@ func layers() []layer {
 		{path: "dcs/dcstest/servers/...", ours: []string{"dcs", "dcs/dcstest"}, others: []string{etcd}},
 		{path: "dcs/dcstest/consulserver", ours: []string{"dcs", "dcs/dcstest"}, others: []string{x}},
 		{path: "dcs/dcstest/zookeeperserver", ours: []string{"dcs", "dcs/dcstest"}, others: []string{x}},
+		{path: "dcs/dcstest/certs"},
 		{path: "dcs/dcstest/etcdserver", ours: []string{"dcs", "dcs/dcstest"}, others: []string{x}},
 		{path: "dcs/dcstest", ours: []string{"dcs"}, tests: []string{"dcs/memory"}, others: []string{"github.com/anishathalye/porcupine", x}},
 		{path: "dcs", tests: []string{"dcs/memory"}, others: []string{x}},
 
 		{path: "callbacks/...", ours: []string{"callbacks"}},
 
-		{path: "cmd/e2e/rig", ours: []string{"dcs/dcstest/...", "postgres/postgrestest"}, others: []string{"github.com/stretchr/testify", x}},
+		{path: "cmd/e2e/rig", ours: []string{"dcs/dcstest/...", "postgres/postgrestest"},
+			others: []string{"github.com/go-zookeeper/zk", "github.com/stretchr/testify", x}},
 		{path: "cmd/...", ours: []string{"*"}, others: []string{"go.yaml.in/yaml/v3", pgx, etcd, prom, x}},
 		{path: "examples/...", ours: []string{"*"}, others: []string{pgx, etcd, prom, x, zap}},
 		{path: ".ci/..."},

@@ -25,7 +25,9 @@ type Store interface {
 
 	// Get reads a key of the cluster. An absent one is an error.
 	Get(key string) (Key, error)
+	// Put writes a key of the cluster.
 	Put(key, value string) error
+	// Delete deletes a key of the cluster, if there is one.
 	Delete(key string) error
 	// EndSession ends the session that a key is bound to.
 	EndSession(k Key) error
@@ -39,9 +41,13 @@ type Store interface {
 	Agent(i int) int
 	// Leader is the number of the server that leads.
 	Leader() int
+	// Kill ends a server with SIGKILL.
 	Kill(i int)
+	// Restart starts a server again, also one that was killed, and waits until it serves.
 	Restart(i int)
+	// Freeze stops a server with SIGSTOP.
 	Freeze(i int)
+	// Thaw lets it go on.
 	Thaw(i int)
 }
 
