@@ -2,9 +2,11 @@ package postgrestest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -56,13 +58,28 @@ func binaries(major string) (dir string, found bool) {
 	return "", false
 }
 
-// FreePort returns a TCP port of 127.0.0.1 that nobody listens on at the moment.
+// FreePort is a TCP port on which nothing listens on 127.0.0.1. It lies below those that the kernel gives to connections
+// (net.ipv4.ip_local_port_range), any of which may be taken before a server listens on it, and is drawn at random, so that
+// other test processes get others.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("find a free port: %v", err)
+	const from, to = 10240, 32768
+	var err error
+	for range 100 {
+		port := from + rand.IntN(to-from)
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
+		var l net.Listener
+		if l, err = new(net.ListenConfig).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatalf("find a free port: %v", err)
+	return 0
 }
+
+// givenPorts are those that FreePort has given to this process.
+var givenPorts sync.Map //nolint:gochecknoglobals // of the process
+
