@@ -82,4 +82,3 @@ func FreePort(t testing.TB) int {
 
 // givenPorts are those that FreePort has given to this process.
 var givenPorts sync.Map //nolint:gochecknoglobals // of the process
-
