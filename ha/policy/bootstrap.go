@@ -39,6 +39,10 @@ func uninitialized(v View, c Config) Decision {
 	case !v.Self.Bootstrap || v.Self.Tags.NoFailover() || v.Self.Unfit != "":
 		return Decision{Reason: ReasonWaitBootstrap, Detail: "this node may not create the cluster: waiting for another member to do it", Wake: time.Second}
 	}
+	if wait := retry(v, TaskInitdb); wait > 0 { // whoever else can, may: the claim is free
+		return Decision{Reason: ReasonWaitBootstrap, Wake: max(wait, 5*time.Millisecond),
+			Detail: fmt.Sprintf("the cluster could not be created here (%s): the next try begins in %v", v.Last.Failed, round(wait))}
+	}
 	return Decision{Reason: ReasonBootstrapRace, Detail: "the cluster does not exist yet: claiming to create it", Actions: []Action{RaceInitialize{}}, Wake: contestPause}
 }
 
@@ -61,7 +65,7 @@ func bootstrapping(v View) Decision {
 		d.Actions = []Action{Take{Bootstrap: true}}
 		return d
 	case DataEmpty, DataInterrupted:
-		if v.Last.Kind == TaskInitdb && v.Last.Failed != "" && v.Last.Ago < 10*time.Second {
+		if retry(v, TaskInitdb) > 0 {
 			d.Detail = fmt.Sprintf("the cluster could not be created (%s): the claim goes back", v.Last.Failed)
 			d.Actions, d.Wake = []Action{DropInitialize{}}, 5*time.Second
 			return d
