@@ -90,6 +90,7 @@ type Node struct {
 	// wasPrimary says that the callbacks know this server as the primary, or as demoted.
 	wasPrimary atomic.Bool
 	counters   counters
+	trace      *tracer
 }
 
 func newNode(c Config) *Node {
@@ -101,6 +102,7 @@ func newNode(c Config) *Node {
 		dynamic:  cluster.ParseDynamic(bootstrapConfig(c.Bootstrap)),
 		settings: mergeSettings(c.Local, nil),
 	}
+	n.trace = &tracer{clock: c.Clock.Now}
 	n.ttl.Store(int64(n.dynamic.TTL))
 	n.fs.voted = -time.Hour
 	n.calls = callbacks.NewRunner(c.Callbacks, n.log)
@@ -315,9 +317,10 @@ func (n *Node) turn(ctx context.Context) (d policy.Decision, again bool) {
 	v := n.look(ctx)
 	d = policy.Decide(v, n.policyConfig())
 	n.announce(v, d)
+	ended := n.traced(v, d)
 	outcome, again := n.act(ctx, v, d)
 	n.publish(ctx)
 	n.sendReport(v, d)
-	n.remember(v, d, outcome, began)
+	n.remember(v, d, outcome, began, ended)
 	return d, again
 }

@@ -1,6 +1,7 @@
 package ha
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -139,11 +140,11 @@ func actionNames(as []policy.Action) []string {
 }
 
 // remember leaves a decision record. A turn that decided what the last one did, and did nothing, is not kept.
-func (n *Node) remember(v policy.View, d policy.Decision, failed string, began time.Time) {
+func (n *Node) remember(v policy.View, d policy.Decision, failed string, began time.Time, ended *rest.Operation) {
 	n.counters.turn(time.Since(began))
 	n.ring.add(rest.DecisionRecord{
 		At: began, Reason: string(d.Reason), Detail: d.Detail, Actions: actionNames(d.Actions),
-		Outcome: failed, Duration: time.Since(began), View: v,
+		Outcome: failed, Duration: time.Since(began), View: v, Operation: ended,
 	})
 }
 
@@ -161,6 +162,7 @@ func (r *ring) add(d rest.DecisionRecord) {
 	if k := len(r.records); k > 0 {
 		last := r.records[k-1]
 		if last.Reason == d.Reason && last.Outcome == d.Outcome && slices.Equal(last.Actions, d.Actions) {
+			d.Operation = cmp.Or(d.Operation, last.Operation)
 			r.records[k-1] = d
 			return
 		}
@@ -190,7 +192,7 @@ func (n *Node) sendReport(v policy.View, d policy.Decision) {
 		Unlocked: n.cluster.Leader.Name == "", PendingRestart: s.PendingRestart, LoopAt: time.Now(),
 		Reason: string(d.Reason), Detail: d.Detail, Unfit: v.Self.Unfit,
 		Epoch: v.Lease.Epoch, LeaseLeft: v.Lease.Left, Promotions: n.state.Promotions, End: v.Server.Branch.End,
-		WasPrimary: v.Server.WasPrimary, Counters: n.counters.all(), Fence: n.fenceReport(),
+		WasPrimary: v.Server.WasPrimary, Counters: n.counters.all(), Fence: n.fenceReport(), Operations: n.trace.operations(), Durations: n.trace.all(),
 	}
 	if rec, _, ok, _ := n.lease.Record(); ok && len(rec.Members) > 0 {
 		l := rec.List()

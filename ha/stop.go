@@ -25,12 +25,14 @@ func (n *Node) demote(ctx context.Context, epoch uint64, target string, limit ti
 	if limit <= 0 {
 		limit = 30 * time.Second
 	}
+	n.trace.begin(stepCheckpoint)
 	check, cancel := context.WithTimeout(ctx, limit)
 	err := n.cfg.Postgres.Checkpoint(check)
 	cancel()
 	if err != nil {
 		n.log.Warn("the checkpoint before the demotion failed", "error", err)
 	}
+	n.trace.begin(stepStop)
 	stop, cancel := context.WithTimeout(ctx, limit)
 	proof, err := n.guard().Retire(stop, epoch)
 	cancel()
@@ -43,6 +45,7 @@ func (n *Node) demote(ctx context.Context, epoch uint64, target string, limit ti
 			return err
 		}
 	}
+	n.trace.begin(stepRelease)
 	n.call(callbacks.OnStop, cluster.RoleDemoted, epoch)
 	status := n.observer.now(ctx)
 	clean := err == nil && status.Control.State == postgres.ControlShutDown
@@ -61,6 +64,7 @@ func (n *Node) demote(ctx context.Context, epoch uint64, target string, limit ti
 		return err
 	}
 	if proof == fence.ProofShutdown {
+		n.trace.begin(stepRest)
 		if err := n.stopServer(ctx); err != nil { // what is left of it: archiver, walsenders
 			return err
 		}

@@ -98,6 +98,7 @@ func (n *Node) start(ctx context.Context, kind policy.TaskKind, member string, f
 	call, cancel := context.WithCancel(ctx)
 	t := &task{kind: kind, member: member, since: n.clock.Now(), cancel: cancel}
 	n.task = t
+	n.trace.begin(string(kind))
 	n.log.Info("task begins", "task", string(kind), "of", member)
 	go func() {
 		err := f(call, t)
@@ -119,6 +120,7 @@ func (n *Node) ended(t *task, err error) {
 		n.log.Info("task done", "task", string(t.kind), "of", t.member, "after", took.Round(time.Millisecond))
 	}
 	t.over, t.finished, t.failed = true, now, err
+	n.trace.begin(stepLook)
 	n.observer.kick()
 }
 
@@ -205,12 +207,14 @@ func (n *Node) measure(ctx context.Context, _ *task) error {
 func (n *Node) rewind(ctx context.Context, src postgres.Source, fork, end wal.Position, note cluster.Note) error {
 	n.ctl.Lock()
 	defer n.ctl.Unlock()
+	n.trace.begin(stepSetAside)
 	loss, err := n.cfg.Postgres.SetAside(ctx, fork, end)
 	if err != nil {
 		return fmt.Errorf("the WAL that the leader lacks could not be set aside, so nothing was rewound: %w", err)
 	}
 	n.log.Warn("WAL that the leader lacks is set aside before the rewind",
 		"fork", loss.Fork.String(), "end", loss.End.String(), "bytes", loss.Bytes, "saved_to", loss.SavedTo)
+	n.trace.begin(stepRewind)
 	if err := n.cfg.Postgres.Rewind(ctx, src); err != nil {
 		return err
 	}
@@ -270,6 +274,7 @@ func (n *Node) startReplica(ctx context.Context, s postgres.Settings, up postgre
 
 // run configures, starts through the guard, and waits until SQL is answered.
 func (n *Node) run(ctx context.Context, role postgres.Role, s postgres.Settings, up postgres.Upstream, epoch uint64) error {
+	n.trace.begin(stepConfigure)
 	if _, err := n.cfg.Postgres.Configure(ctx, s, role, up); err != nil {
 		return err
 	}
@@ -283,6 +288,7 @@ func (n *Node) run(ctx context.Context, role postgres.Role, s postgres.Settings,
 		}
 		return errors.Join(ctx.Err(), err)
 	}
+	n.trace.begin(stepStart)
 	_, err = n.guard().Start(ctx, fence.StartRequest{
 		Path: cmd.Path, Args: cmd.Args, Env: cmd.Env, Dir: cmd.Dir, Log: cmd.Log,
 		Primary: role == postgres.RolePrimary, Epoch: epoch,
@@ -291,6 +297,7 @@ func (n *Node) run(ctx context.Context, role postgres.Role, s postgres.Settings,
 		return err
 	}
 	n.post(ctx, func() { n.walEnd = wal.Position{}; n.observer.kick() })
+	n.trace.begin(stepAccept)
 	return n.cfg.Postgres.WaitAccepting(ctx)
 }
 
@@ -308,6 +315,7 @@ func (n *Node) beginPromote(ctx context.Context, v policy.View, a policy.Promote
 		if err := n.guard().AllowPromote(ctx, epoch); err != nil {
 			return err
 		}
+		n.trace.begin(stepPromote)
 		if err := n.cfg.Postgres.Promote(ctx); err != nil {
 			return err
 		}

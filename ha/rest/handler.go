@@ -99,6 +99,8 @@ func (h *handler) get(w http.ResponseWriter, req *http.Request, r *Report, first
 		w.WriteHeader(liveness(r, now))
 	case "readiness":
 		w.WriteHeader(readiness(r, req.URL.Query(), now))
+	case "operations":
+		writeJSON(w, http.StatusOK, append([]Operation{}, r.Operations...))
 	case "decisions":
 		writeJSON(w, http.StatusOK, h.node.Decisions())
 	default:

@@ -57,6 +57,7 @@ func metrics(r *Report, now time.Time) []byte {
 	for _, rung := range r.Fence.Rungs {
 		m.flag("pgregent_fence_rung_"+strings.ReplaceAll(rung, "-", "_"), "Value is 1 if this means of the fence is active.", true)
 	}
+	m.durations(r.Scope, r.Name, r.Durations)
 	for _, name := range slices.Sorted(maps.Keys(r.Counters)) {
 		m.counter("pgregent_"+name, "Counter of this node's loop.", r.Counters[name])
 	}

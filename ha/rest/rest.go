@@ -81,6 +81,8 @@ type Report struct {
 	End            wal.Position // where the local WAL ends as far as known, also of a stopped server
 	WasPrimary     bool         // pg_control was last written by a primary
 	Fence          Fence
+	Operations     []Operation        // the last ones, oldest first
+	Durations      []Durations        // of operations and their phases, in a stable order
 	Counters       map[string]float64 // name to value, for /metrics; names without the pgregent_ prefix
 }
 
@@ -160,4 +162,6 @@ type DecisionRecord struct {
 	Outcome  string        `json:"outcome,omitempty"` // empty: all done; otherwise the first failure
 	Duration time.Duration `json:"duration"`
 	View     any           `json:"view,omitempty"`
+	// Operation is what ended with this decision.
+	Operation *Operation `json:"operation,omitempty"`
 }
