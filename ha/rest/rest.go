@@ -18,6 +18,7 @@ import (
 // Node is the node that a handler serves. All methods may be called from any goroutine.
 type Node interface {
 	Voter
+	Operator
 	// Report is what the node last saw and decided. It never blocks, and the caller may keep but not change it.
 	Report() *Report
 	// ReadCluster reads the store now.
@@ -68,6 +69,8 @@ type Report struct {
 	Failsafe        *FailsafeStatus // nil: off
 	Unlocked        bool            // no leader is known
 	PendingRestart  map[string]postgres.Change
+	// ScheduledRestart is the restart that waits for its time; nil: none.
+	ScheduledRestart *RestartRequest
 	// LoopAt is when the loop last began a turn.
 	LoopAt time.Time
 

@@ -22,6 +22,7 @@ import (
 // fakeNode is a node whose report and cluster a test sets. A failover written into it is carried out at once when then
 // is set.
 type fakeNode struct {
+	Operator
 	promises []dcs.PromiseRequest
 	votes    []dcs.VoteRequest
 	accepted []string
