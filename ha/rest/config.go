@@ -150,10 +150,21 @@ func (x *exchange) mayChange(old, next map[string]any) *refusal {
 	before := cluster.ParseDynamic(old).Unsupported
 	for _, u := range cluster.ParseDynamic(next).Unsupported {
 		if !slices.Contains(before, u) {
-			return &refusal{http.StatusUnprocessableEntity, u}
+			return &refusal{http.StatusUnprocessableEntity, withoutValue(u)}
 		}
 	}
 	return nil
+}
+
+// withoutValue takes the value out of "key = value is not supported yet: reason": it could hold a password.
+func withoutValue(s string) string {
+	const words = " is not supported yet: "
+	key, rest, ok := strings.Cut(s, " = ")
+	at := strings.LastIndex(rest, words)
+	if !ok || at < 0 {
+		return s
+	}
+	return key + rest[at:]
 }
 
 // difference is a setting that changes: mappings are compared inside, everything else as a whole.
