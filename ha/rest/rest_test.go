@@ -376,18 +376,3 @@ func TestMetrics(t *testing.T) {
 		require.Contains(t, body, line+"\n")
 	}
 }
-
-func FuzzSwitchover(f *testing.F) {
-	f.Add(`{"leader":"a","candidate":"b","scheduled_at":"2040-01-01T00:00:00Z"}`, "lag=1&tag_x=y")
-	f.Fuzz(func(t *testing.T, body, query string) {
-		n := primaryNode()
-		n.then = func(n *fakeNode) { n.cluster.Leader.Name = "b" }
-		code, _, _ := call(n, Options{}, "POST", "/switchover", body)
-		if code != 200 && code != 202 && len(n.written) > 0 {
-			t.Fatalf("%q was refused with %d and changed something", body, code)
-		}
-		req := httptest.NewRequest("GET", "/replica", nil)
-		req.URL.RawQuery = query
-		NewHandler(n, Options{}).ServeHTTP(httptest.NewRecorder(), req)
-	})
-}
