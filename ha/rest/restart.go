@@ -75,12 +75,10 @@ func parseRestart(m map[string]any, now time.Time) (RestartRequest, *refusal) {
 	if no != nil {
 		return r, no
 	}
-	if at != "" {
+	if m["schedule"] != nil {
 		if r.At, no = parseSchedule(at, "restart", now); no != nil {
 			return r, no
 		}
-	} else if m["schedule"] != nil {
-		return r, bad("schedule: is empty")
 	}
 	if r.Role, no = textField(m, "role"); no != nil {
 		return r, no

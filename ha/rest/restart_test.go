@@ -30,6 +30,8 @@ func TestRestart(t *testing.T) {
 		{`{"schedule":"2040-01-01T00:00:00"}`, nil, 400, "Timezone information is mandatory for the scheduled restart", ""},
 		{`{"schedule":"2020-01-01T00:00:00Z"}`, nil, 422, "Cannot schedule restart in the past", ""},
 		{`{"schedule":"soon"}`, nil, 422, "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601", ""},
+		{`{"schedule":"2040-01-01 00:00:00 CET"}`, nil, 400, "Timezone information is mandatory for the scheduled restart", ""},
+		{`{"schedule":""}`, nil, 422, "Unable to parse", ""},
 		{`{"schedule":7}`, nil, 400, "schedule: must be a text", ""},
 		{`{"role":"leader"}`, nil, 400, "PostgreSQL role should be either primary, standby_leader, or replica", ""},
 		{`{"postgres_version":"15"}`, nil, 400, "Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: 15", ""},
@@ -119,11 +121,11 @@ func TestUnits(t *testing.T) {
 		require.True(t, ok, s)
 		require.Equal(t, want, got, s)
 	}
-	for _, s := range []string{"", "x", "1mb", "MB", "1 year", "0x", "_1", "1_0", "nan", "inf"} {
+	for _, s := range []string{"", "x", "1mb", "MB", "1 year", "0x", "_1", "1_0", "nan", "inf", "1.", "0b11", "0o17"} {
 		_, ok := parseSize(s)
 		require.False(t, ok, s)
 	}
-	for s, want := range map[string]time.Duration{"30": 30 * time.Second, "2min": 2 * time.Minute, "1000 ms": time.Second, "1h": time.Hour, "1d": 24 * time.Hour} {
+	for s, want := range map[string]time.Duration{"30": 30 * time.Second, "2min": 2 * time.Minute, "1000 ms": time.Second, "1h": time.Hour, "1d": 24 * time.Hour, "2.5": 2 * time.Second, "1.5min": 90 * time.Second} {
 		got, ok := parseSeconds(s)
 		require.True(t, ok, s)
 		require.Equal(t, want, got, s)

@@ -18,10 +18,13 @@ func parseSchedule(s, action string, now time.Time) (time.Time, *refusal) {
 		return time.Time{}, unreadable
 	}
 	t, err := cluster.ParseTime(s)
-	if err != nil {
-		t, err = time.Parse("2006-01-02 15:04:05 MST", s)
+	for _, layout := range []string{"20060102T150405Z07:00", "2006-01-02 15:04:05 MST", "2006-01-02 15:04 MST"} {
+		if err == nil {
+			break
+		}
+		t, err = time.Parse(layout, s)
 		if zone, offset := t.Zone(); err == nil && offset == 0 && zone != "UTC" && zone != "GMT" {
-			return time.Time{}, unreadable // an abbreviation that means nothing here
+			return time.Time{}, bad("Timezone information is mandatory for the scheduled %s", action) // an abbreviation says nothing
 		}
 	}
 	switch {

@@ -16,7 +16,7 @@ func cutNumber(s string) (value float64, unit string, ok bool) {
 	// The longest beginning that is a number, as strtol and strtod find it.
 	for end := len(s); end > 0; end-- {
 		head := s[:end]
-		if last := head[end-1]; last == ' ' || last == '_' || strings.ContainsAny(head, "_pPnNiI") {
+		if last := head[end-1]; last == ' ' || last == '.' || strings.ContainsAny(head, "_pPnNiIoO") || strings.ContainsAny(head, "bB") && !strings.ContainsAny(head, "xX") {
 			continue
 		}
 		if i, err := strconv.ParseInt(head, 0, 64); err == nil {
@@ -66,5 +66,5 @@ func parseSeconds(s string) (time.Duration, bool) {
 	if scale == 0 || math.Abs(v) > 1e9 {
 		return 0, false
 	}
-	return (time.Duration(v * float64(scale))).Round(time.Second), true
+	return time.Duration(math.RoundToEven(v*scale.Seconds())) * time.Second, true
 }
