@@ -25,6 +25,7 @@ func (n *Node) look(ctx context.Context) policy.View {
 	n.findForeign(ctx)
 	n.noteDown()
 	n.learn()
+	n.tendSchedule()
 	return n.view()
 }
 

@@ -91,6 +91,8 @@ type Node struct {
 	wasPrimary atomic.Bool
 	counters   counters
 	trace      *tracer
+	request    *request   // an operator's, that has not ended
+	scheduled  *scheduled // a restart that waits for its time
 }
 
 func newNode(c Config) *Node {
@@ -147,7 +149,10 @@ func (n *Node) Run(ctx context.Context) error {
 	done.Go(func() { n.watch(life) })
 	done.Go(func() { n.guardEvents(life, n.guard()) })
 	stop := context.AfterFunc(ctx, func() {
-		n.post(life, func() { n.stopping, n.stopAt = true, n.clock.Now() })
+		n.post(life, func() {
+			n.stopping, n.stopAt = true, n.clock.Now()
+			n.finish(&rest.Refusal{Text: "this node is stopping"})
+		})
 	})
 	defer stop()
 
@@ -322,5 +327,8 @@ func (n *Node) turn(ctx context.Context) (d policy.Decision, again bool) {
 	n.publish(ctx)
 	n.sendReport(v, d)
 	n.remember(v, d, outcome, began, ended)
+	if w := n.scheduleWake(); w > 0 {
+		d.Wake = min(d.Wake, w)
+	}
 	return d, again
 }

@@ -101,6 +101,7 @@ func (n *Node) member() cluster.Member {
 		State: state, Role: role, Version: cluster.ProtocolVersion, Pgregent: n.cfg.Version, NoVote: n.voteless(),
 		CheckpointAfterPromo: n.checkpointed || !leads || role != cluster.RolePrimary, Tags: n.cfg.Tags.Published(), Pause: n.dynamic.Pause,
 	}
+	m.ScheduledRestart = n.shownSchedule()
 	for k, c := range s.PendingRestart {
 		if m.PendingRestartReason == nil {
 			m.PendingRestartReason = map[string]cluster.PendingChange{}
@@ -147,6 +148,8 @@ func (n *Node) stateAndRole() (state, role string) {
 		return cluster.StateCreatingReplica, cluster.RoleUninitialized
 	case policy.TaskDemote, policy.TaskFence, policy.TaskStop:
 		return cluster.StateStopping, role
+	case policy.TaskRestart:
+		return cluster.StateRestarting, role
 	}
 	switch {
 	case s.Answered:

@@ -192,7 +192,7 @@ func (n *Node) sendReport(v policy.View, d policy.Decision) {
 		Unlocked: n.cluster.Leader.Name == "", PendingRestart: s.PendingRestart, LoopAt: time.Now(),
 		Reason: string(d.Reason), Detail: d.Detail, Unfit: v.Self.Unfit,
 		Epoch: v.Lease.Epoch, LeaseLeft: v.Lease.Left, Promotions: n.state.Promotions, End: v.Server.Branch.End,
-		WasPrimary: v.Server.WasPrimary, Counters: n.counters.all(), Fence: n.fenceReport(), Operations: n.trace.operations(), Durations: n.trace.all(),
+		WasPrimary: v.Server.WasPrimary, Counters: n.counters.all(), Fence: n.fenceReport(), Operations: n.trace.operations(), Histograms: n.trace.histograms(),
 	}
 	if rec, _, ok, _ := n.lease.Record(); ok && len(rec.Members) > 0 {
 		l := rec.List()
@@ -200,6 +200,9 @@ func (n *Node) sendReport(v policy.View, d policy.Decision) {
 			PromisedTo: v.Failsafe.PromisedTo, NoVote: v.Failsafe.Voteless}
 	}
 	r.FailsafeActive = v.Store.Failed && v.Failsafe.Enough || v.Failsafe.PromisedTo != ""
+	if n.scheduled != nil {
+		r.ScheduledRestart = &n.scheduled.RestartRequest
+	}
 	if r.SystemID == "" {
 		r.SystemID = s.Control.SystemID
 	}

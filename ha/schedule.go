@@ -89,18 +89,7 @@ func (n *Node) shownSchedule() map[string]any {
 	if s == nil {
 		return nil
 	}
-	m := map[string]any{"schedule": s.At.Format("2006-01-02T15:04:05.999999-07:00"), "postmaster_start_time": rest.PostmasterStart(s.started)}
-	if s.Role != "" {
-		m["role"] = s.Role
-	}
-	if s.Below > 0 {
-		m["postgres_version"] = rest.VersionText(s.Below)
-	}
-	if s.Timeout > 0 {
-		m["timeout"] = int(s.Timeout.Seconds())
-	}
-	if s.Pending {
-		m["restart_pending"] = true
-	}
+	m := s.Published()
+	m["postmaster_start_time"] = rest.PostmasterStart(s.started)
 	return m
 }

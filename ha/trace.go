@@ -1,9 +1,9 @@
 package ha
 
 import (
-	"cmp"
+	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -26,7 +26,7 @@ type tracer struct {
 	phases  []rest.Phase
 	seen    map[string]bool // reasons and steps
 	history []rest.Operation
-	times   map[[2]string]*rest.Durations // by operation and phase
+	times   map[string]rest.Histogram // by the name of the metric, with its labels
 }
 
 const tracesKept = 50
@@ -72,9 +72,9 @@ func (t *tracer) decided(r policy.Reason, released bool, epoch uint64) *rest.Ope
 		t.history = slices.Delete(t.history, 0, 1)
 	}
 	t.history = append(t.history, op)
-	t.count(op.Kind, "", op.Took)
+	t.count(fmt.Sprintf("operation_seconds{operation=%q}", op.Kind), op.Took)
 	for _, p := range op.Phases {
-		t.count(op.Kind, p.Name, p.Took)
+		t.count(fmt.Sprintf("phase_seconds{operation=%q,phase=%q}", op.Kind, p.Name), p.Took)
 	}
 	return &op
 }
@@ -137,31 +137,32 @@ func (t *tracer) kind(r policy.Reason) string {
 	return "repoint"
 }
 
-func (t *tracer) count(operation, phase string, took time.Duration) {
+// bounds of the histograms, in seconds.
+func bounds() []float64 { return []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60} }
+
+func (t *tracer) count(name string, took time.Duration) {
 	if t.times == nil {
-		t.times = map[[2]string]*rest.Durations{}
+		t.times = map[string]rest.Histogram{}
 	}
-	d := t.times[[2]string{operation, phase}]
-	if d == nil {
-		d = &rest.Durations{Operation: operation, Phase: phase}
-		t.times[[2]string{operation, phase}] = d
+	h, ok := t.times[name]
+	if !ok {
+		h = rest.Histogram{Bounds: bounds(), Counts: make([]uint64, len(bounds())+1)}
 	}
-	d.Add(took.Seconds())
+	i, _ := slices.BinarySearch(h.Bounds, took.Seconds())
+	h.Counts[i]++
+	h.Sum += took.Seconds()
+	t.times[name] = h
 }
 
-// all is how long they took so far.
-func (t *tracer) all() []rest.Durations {
+// histograms are how long operations and their phases took so far, as Report has them.
+func (t *tracer) histograms() map[string]rest.Histogram {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([]rest.Durations, 0, len(t.times))
-	for _, d := range t.times {
-		c := *d
-		c.Within = slices.Clone(d.Within)
-		out = append(out, c)
+	out := maps.Clone(t.times)
+	for name, h := range out {
+		h.Counts = slices.Clone(h.Counts)
+		out[name] = h
 	}
-	slices.SortFunc(out, func(a, b rest.Durations) int {
-		return cmp.Or(strings.Compare(a.Operation, b.Operation), strings.Compare(a.Phase, b.Phase))
-	})
 	return out
 }
 

@@ -74,9 +74,11 @@ func TestTraceKept(t *testing.T) {
 		tr.decided(policy.ReasonRepointing, false, 0)
 	}
 	require.Len(t, tr.operations(), tracesKept)
-	all := tr.all()
+	all := tr.histograms()
 	require.Len(t, all, 2, "the operation and its phase")
-	require.EqualValues(t, 3*tracesKept-1, all[0].Count)
+	h := all[`phase_seconds{operation="repoint",phase="repointing"}`]
+	require.EqualValues(t, 3*tracesKept-1, h.Counts[0])
+	require.Len(t, h.Counts, len(h.Bounds)+1)
 }
 
 func TestOperationJSON(t *testing.T) {
