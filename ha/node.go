@@ -93,6 +93,7 @@ type Node struct {
 	trace      *tracer
 	request    *request   // an operator's, that has not ended
 	scheduled  *scheduled // a restart that waits for its time
+	copied     dynamicFile
 }
 
 func newNode(c Config) *Node {
@@ -203,6 +204,7 @@ func (n *Node) open(ctx context.Context) error {
 		return err
 	}
 	n.state = s
+	n.loadDynamic()
 	if g := n.cfg.Guard; g != nil {
 		n.held.Store(&guardRef{g})
 	} else {

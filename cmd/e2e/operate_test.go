@@ -68,6 +68,26 @@ func TestOperate(t *testing.T) {
 		c.AwaitHealthy(20 * time.Second)
 	})
 
+	t.Run("ByRole", func(t *testing.T) {
+		l := c.Leader()
+		r := c.Others(l)[0]
+		patch(t, l, `{"postgresql":{"parameters_primary":{"work_mem":"5MB"},"parameters_replica":{"work_mem":"6MB"}}}`)
+		role := func(primary, replica *rig.Node) func() bool {
+			return func() bool { return show(t, primary, "work_mem") == "5MB" && show(t, replica, "work_mem") == "6MB" }
+		}
+		rig.Eventually(t, 20*time.Second, "each has the value of its role", role(l, r))
+		code, text := l.Post("/switchover", fmt.Sprintf(`{"leader":%q}`, l.Name))
+		require.Equal(t, http.StatusOK, code, text)
+		c.AwaitHealthy(20 * time.Second)
+		rig.Eventually(t, 20*time.Second, "after a switchover, too", role(r, l))
+		for _, n := range c.Nodes {
+			rig.Eventually(t, 10*time.Second, "there is a copy of the configuration", func() bool {
+				b, err := os.ReadFile(filepath.Join(n.Data, "patroni.dynamic.json"))
+				return err == nil && strings.Contains(string(b), `"parameters_replica":{"work_mem":"6MB"}`)
+			})
+		}
+	})
+
 	t.Run("Scheduled", func(t *testing.T) {
 		r := c.Others(c.Leader())[0]
 		before := r.Postmaster()
