@@ -41,6 +41,8 @@ func (n *Node) publish(ctx context.Context) {
 			}
 		}
 	}
+	n.joined()
+	n.tendBootstrap(ctx)
 	n.tendSlots(ctx)
 	n.tendSettings(ctx)
 	n.tendCheckpoint(ctx)

@@ -31,6 +31,10 @@ func (n *Node) demote(ctx context.Context, epoch uint64, target string, limit ti
 	if err != nil {
 		n.log.Warn("the checkpoint before the demotion failed", "error", err)
 	}
+	n.beforeStop(ctx, limit)
+	if ctx.Err() != nil {
+		return ctx.Err() // replaced by a fence: the script was ended, and waits for nobody
+	}
 	stop, cancel := context.WithTimeout(ctx, limit)
 	proof, err := n.guard().Retire(stop, epoch)
 	cancel()
@@ -110,6 +114,7 @@ func (n *Node) fence(ctx context.Context, epoch uint64, left time.Duration) erro
 }
 
 func (n *Node) stopReplica(ctx context.Context, _ *task) error {
+	n.beforeStop(ctx, replicaLimit)
 	err := n.stopServer(ctx)
 	if err == nil {
 		n.call(callbacks.OnStop, cluster.RoleReplica, 0)

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/pgregent/pgregent/callbacks"
-	"github.com/pgregent/pgregent/callbacks/exec"
 	"github.com/pgregent/pgregent/cmd/pgregent/config"
 	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/ha"
@@ -46,7 +45,7 @@ func runDaemon(ctx context.Context, args, environ []string, _, errOut io.Writer)
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	d := daemon{config: c, path: path, environ: environ, log: log}
+	d := daemon{config: c, path: path, environ: environ, log: log, scripts: newScripts(c.Scripts)}
 	return d.run(ctx)
 }
 
@@ -110,6 +109,7 @@ type daemon struct {
 	path    string
 	environ []string
 	log     *slog.Logger
+	scripts *scripts
 }
 
 // run wires everything together and runs the node until ctx ends.
@@ -131,7 +131,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	node, err := ha.New(ha.Config{
 		Name: c.Name, Scope: c.Scope, APIURL: c.RestAPI.URL(), ProxyURL: proxyURL(c), Store: store, Postgres: server,
-		GuardProgram: guardProgram(c), Fence: c.Fence.Options, FenceRequired: c.Fence.Required, Peers: peers, Callbacks: scripts(c), Tags: c.Tags,
+		GuardProgram: guardProgram(c), Fence: c.Fence.Options, FenceRequired: c.Fence.Required, Peers: peers, Scripts: d.scripts, Callbacks: []callbacks.Callback{d.scripts.callbacks}, Tags: c.Tags,
 		NoBootstrap: !c.HasBootstrap, Bootstrap: c.Bootstrap, Local: c.Local, OnReload: d.reload,
 		Ready: func() { notify("READY=1") }, Log: d.log, Version: programVersion(),
 	})
@@ -181,19 +181,6 @@ func guardProgram(c *config.Config) []string {
 	return nil
 }
 
-// scripts are the callbacks of the file.
-func scripts(c *config.Config) []callbacks.Callback {
-	var out []callbacks.Callback
-	if len(c.Callbacks) > 0 {
-		commands := map[callbacks.Action]string{}
-		for action, command := range c.Callbacks {
-			commands[callbacks.Action(action)] = command
-		}
-		out = append(out, exec.New(commands))
-	}
-	return out
-}
-
 // reload reads the file again; what needs a restart of the process keeps its old value and is named.
 func (d *daemon) reload() (ha.Reloaded, error) {
 	c, warnings, err := config.Load(d.path, d.environ)
@@ -207,6 +194,7 @@ func (d *daemon) reload() (ha.Reloaded, error) {
 		c.RestAPI.Listen != d.config.RestAPI.Listen || c.PostgreSQL.Listen != d.config.PostgreSQL.Listen {
 		d.log.Warn("name, scope, namespace, data_dir and listen addresses change only with a restart of pgregent")
 	}
+	d.scripts.reload(c.Scripts)
 	return ha.Reloaded{Tags: c.Tags, Local: c.Local}, nil
 }
 
