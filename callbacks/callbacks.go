@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 )
 
 // Action is what happened (reference section 5.23).
@@ -113,7 +114,7 @@ func (r *Runner) advance(s *slot) {
 		cancel()
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if s.next == nil || r.closed {
+		if s.next == nil {
 			s.busy = false
 			return
 		}
@@ -132,16 +133,26 @@ func (r *Runner) apply(ctx context.Context, e Event) {
 	}
 }
 
-// Close ends what is being applied, drops what waits, and returns when nothing runs any more.
-func (r *Runner) Close() {
+// Close takes no more events, lets what is being applied and what waits come to its end for at most grace (the last event
+// of a node is that its server stopped, and something outside may depend on it), then ends it, and returns when nothing
+// runs any more.
+func (r *Runner) Close(grace time.Duration) {
 	r.mu.Lock()
 	r.closed = true
+	r.mu.Unlock()
+	timer := time.AfterFunc(grace, r.end)
+	defer timer.Stop()
+	r.done.Wait()
+}
+
+// end drops what waits and ends what is being applied.
+func (r *Runner) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, s := range []*slot{&r.changes, &r.reloads} {
 		s.next = nil
 		if s.busy {
 			s.cancel()
 		}
 	}
-	r.mu.Unlock()
-	r.done.Wait()
 }

@@ -211,6 +211,7 @@ func (n *Node) take(ctx context.Context, a policy.Take) error {
 			}
 			step.Txn.If = append(step.Txn.If, dcs.Cond{Key: cluster.KeyConfig, Version: dcs.Absent})
 			step.Txn.Then = append(step.Txn.Then, dcs.Put(cluster.KeyConfig, b))
+			n.seeded = true
 		}
 	}
 	if a.ClearFailover {
@@ -277,6 +278,7 @@ func (n *Node) release(ctx context.Context, a policy.Release, proof fence.Proof)
 	n.lease.Settle(step, res, err)
 	if err == nil {
 		n.log.Info("released the lease", "epoch", n.epoch(), "proof", proof, "target", a.Target)
+		n.released()
 	}
 	return err
 }

@@ -60,6 +60,9 @@ type Config struct {
 	Peers Peers
 
 	Callbacks []callbacks.Callback
+	// Scripts run before a promotion and before an orderly stop; nil: none, and a dynamic configuration that names
+	// one keeps this node from leading.
+	Scripts Scripts
 	// Tags are this member's tags (reference section 4.8).
 	Tags cluster.Tags
 

@@ -166,8 +166,10 @@ func (n *Node) findForeign(ctx context.Context) {
 // unfit is why this node must not lead; empty: it may.
 func (n *Node) unfit() string {
 	why := slices.Clone(n.dynamic.Unsupported)
-	if u := n.unfenced(); u != "" {
-		why = append(why, u)
+	for _, w := range []string{n.unfenced(), n.refusedPromotion(), n.scriptsMissing()} {
+		if w != "" {
+			why = append(why, w)
+		}
 	}
 	if w := n.cfg.Fence.Watchdog; w.Mode == fence.WatchdogRequired {
 		if err := w.Usable(n.dynamic.TTL, n.dynamic.LoopWait); err != nil {

@@ -119,6 +119,7 @@ func (n *Node) decode(snap dcs.Snapshot) {
 		n.ttl.Store(int64(n.dynamic.TTL))
 		n.lease.KnowTTL(n.dynamic.TTL)
 		n.settings = mergeSettings(n.cfg.Local, n.dynamic.PostgreSQL)
+		n.configureScripts()
 	}
 }
 

@@ -73,6 +73,9 @@ type Node struct {
 	// The checkpoint after a promotion: done, and running.
 	checkpointed, checkpointing bool
 
+	noBootstrap string // why this node creates no cluster any more; empty: it may
+	seeded      bool   // the key config was written by this node's bootstrap
+
 	stopping  bool
 	stopAt    time.Duration // when it was asked to end
 	requestAt time.Duration // when the present request in the key failover was seen first
@@ -87,13 +90,14 @@ type Node struct {
 	// detaching asks Run to return and to leave everything as it is.
 	detaching atomic.Bool
 	ttl       atomic.Int64 // of the configuration in force, for the voter
-	// wasPrimary says that the callbacks know this server as the primary, or as demoted.
-	wasPrimary atomic.Bool
-	counters   counters
-	trace      *tracer
-	request    *request   // an operator's, that has not ended
-	scheduled  *scheduled // a restart that waits for its time
-	copied     dynamicFile
+	// told says that the callbacks know of this server; wasPrimary that they know this server as the primary, or as demoted.
+	told, wasPrimary atomic.Bool
+	primaryTold      atomic.Bool // what they heard last is that it is the primary
+	counters         counters
+	trace            *tracer
+	request          *request   // an operator's, that has not ended
+	scheduled        *scheduled // a restart that waits for its time
+	copied           dynamicFile
 }
 
 func newNode(c Config) *Node {
@@ -107,6 +111,7 @@ func newNode(c Config) *Node {
 	}
 	n.trace = &tracer{clock: c.Clock.Now}
 	n.ttl.Store(int64(n.dynamic.TTL))
+	n.configureScripts()
 	n.fs.voted = -time.Hour
 	n.calls = callbacks.NewRunner(c.Callbacks, n.log)
 	n.report.Store(&rest.Report{Name: c.Name, Scope: c.Scope, Version: c.Version, Tags: c.Tags,
@@ -136,7 +141,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := n.open(ctx); err != nil {
 		return err
 	}
-	defer n.calls.Close()
+	defer n.calls.Close(callbackGrace)
 	defer func() { _ = n.guard().Close() }()
 	// The loop outlives ctx: the orderly end needs the store and PostgreSQL.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))

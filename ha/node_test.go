@@ -166,6 +166,8 @@ type bubbleNode struct {
 	cancel context.CancelFunc
 	done   chan error
 	events chan callbacks.Event
+
+	scripts *bubbleScripts
 }
 
 // Status asks another node's report directly: a network would not stand still in a bubble.
@@ -183,7 +185,7 @@ func (b *bubble) Status(_ context.Context, apiURL string) (rest.Status, error) {
 	return rest.Status{
 		Name: r.Name, State: r.State, Role: r.Role, HasPosition: s.Answered, InRecovery: s.Role != postgres.RolePrimary, Timeline: s.Timeline,
 		Location: s.Current, Received: s.Received, Replayed: s.Replayed,
-		Pgregent: &rest.PgregentStatus{StoreAge: time.Since(r.ClusterAt).Seconds(), End: r.End, WasPrimary: r.WasPrimary, Promotions: r.Promotions},
+		Pgregent: &rest.PgregentStatus{StoreAge: time.Since(r.ClusterAt).Seconds(), End: r.End, WasPrimary: r.WasPrimary, Promotions: r.Promotions, Unfit: r.Unfit},
 	}, nil
 }
 
@@ -208,10 +210,7 @@ func newBubbleWith(t *testing.T, bootstrap map[string]any, names ...string) *bub
 	b.server = memory.NewServer(b.clock)
 	fakes := map[string]*postgrestest.Fake{}
 	for _, name := range names {
-		f := postgrestest.NewFake()
-		f.Update(func(s *postgrestest.FakeState) { s.StartTime = 100 * time.Millisecond })
-		fakes[name] = f
-		b.nodes[name] = &bubbleNode{name: name, fake: f, guard: newGuard(f, b.clock, "nonce-"+name), store: b.server.Open("/service/demo"), events: make(chan callbacks.Event, 100)}
+		fakes[name] = b.make(name)
 	}
 	postgrestest.Join(fakes)
 	for _, name := range names {
@@ -220,11 +219,21 @@ func newBubbleWith(t *testing.T, bootstrap map[string]any, names ...string) *bub
 	return b
 }
 
+// make makes a node that is not started.
+func (b *bubble) make(name string) *postgrestest.Fake {
+	f := postgrestest.NewFake()
+	f.Update(func(s *postgrestest.FakeState) { s.StartTime = 100 * time.Millisecond })
+	b.nodes[name] = &bubbleNode{name: name, fake: f, guard: newGuard(f, b.clock, "nonce-"+name), store: b.server.Open("/service/demo"),
+		events: make(chan callbacks.Event, 100), scripts: &bubbleScripts{}}
+	return f
+}
+
 func (b *bubble) start(name string) {
 	n := b.nodes[name]
 	node, err := ha.New(ha.Config{
 		Name: name, Scope: "demo", APIURL: "http://" + name + "/patroni", ConnURL: "postgres://" + name + ":5432/postgres", StateDir: b.t.TempDir(),
 		Store: n.store, Postgres: n.fake, Guard: n.guard, Peers: b, Clock: b.clock, Bootstrap: b.bootstrap,
+		Scripts:   n.scripts,
 		Callbacks: []callbacks.Callback{callbacks.Func(func(_ context.Context, e callbacks.Event) error { n.events <- e; return nil })},
 	})
 	require.NoError(b.t, err)

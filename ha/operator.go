@@ -209,6 +209,8 @@ func (n *Node) stopForRestart(ctx context.Context, primary bool, limit time.Dura
 	if err != nil {
 		n.log.Warn("the checkpoint before the restart failed", "error", err)
 	}
+	n.trace.begin(stepBeforeStop)
+	n.beforeStop(ctx, limit)
 	n.trace.begin(stepStop)
 	stop, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

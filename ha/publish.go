@@ -47,6 +47,8 @@ func (n *Node) publish(ctx context.Context) {
 			}
 		}
 	}
+	n.joined()
+	n.tendBootstrap(ctx)
 	n.tendSlots(ctx)
 	n.tendSettings(ctx)
 	n.tendDynamic()

@@ -32,6 +32,11 @@ func (n *Node) demote(ctx context.Context, epoch uint64, target string, limit ti
 	if err != nil {
 		n.log.Warn("the checkpoint before the demotion failed", "error", err)
 	}
+	n.trace.begin(stepBeforeStop)
+	n.beforeStop(ctx, limit)
+	if ctx.Err() != nil {
+		return ctx.Err() // replaced by a fence: the script was ended, and waits for nobody
+	}
 	n.trace.begin(stepStop)
 	stop, cancel := context.WithTimeout(ctx, limit)
 	proof, err := n.guard().Retire(stop, epoch)
@@ -114,6 +119,7 @@ func (n *Node) fence(ctx context.Context, epoch uint64, left time.Duration) erro
 }
 
 func (n *Node) stopReplica(ctx context.Context, _ *task) error {
+	n.beforeStop(ctx, replicaLimit)
 	err := n.stopServer(ctx)
 	if err == nil {
 		n.call(callbacks.OnStop, cluster.RoleReplica, 0)

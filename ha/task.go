@@ -150,7 +150,7 @@ func (n *Node) settle(looked time.Duration) {
 	n.last = outcome{at: t.finished, Outcome: policy.Outcome{Kind: t.kind, Member: t.member, Times: times}}
 	if t.failed != nil {
 		n.last.Failed = t.failed.Error()
-		n.last.Impossible = errors.Is(t.failed, postgres.ErrRewindImpossible) || errors.Is(t.failed, postgres.ErrSystemID)
+		n.last.Impossible = errors.Is(t.failed, postgres.ErrRewindImpossible) || errors.Is(t.failed, postgres.ErrSystemID) || errors.Is(t.failed, errPrePromote)
 	}
 }
 
@@ -243,17 +243,8 @@ func (n *Node) startPrimary(ctx context.Context, epoch uint64) error {
 	if err := n.run(ctx, postgres.RolePrimary, n.loopSettings(ctx), postgres.Upstream{}, epoch); err != nil {
 		return err
 	}
-	var unprepared bool
-	if err := n.inLoop(ctx, func() error { unprepared = n.state.Unprepared; return nil }); err != nil {
+	if err := n.prepareCluster(ctx, epoch); err != nil {
 		return err
-	}
-	if unprepared {
-		if err := n.cfg.Postgres.PrepareCluster(ctx); err != nil {
-			return fmt.Errorf("the new cluster's users could not be made: %w", err)
-		}
-		if err := n.inLoop(ctx, func() error { n.state.Unprepared = false; return n.state.save() }); err != nil {
-			return err
-		}
 	}
 	n.call(callbacks.OnStart, cluster.RolePrimary, epoch)
 	return nil
@@ -317,8 +308,11 @@ func (n *Node) beginPromote(ctx context.Context, v policy.View, a policy.Promote
 	if err := n.state.save(); err != nil {
 		return fmt.Errorf("the promotion's intent cannot be saved, so nothing is promoted: %w", err)
 	}
-	epoch := n.epoch()
+	epoch, limit := n.epoch(), n.dynamic.PrimaryStartTimeout
 	return n.start(ctx, policy.TaskPromote, "", func(ctx context.Context, _ *task) error {
+		if err := n.prePromote(ctx, limit); err != nil {
+			return err
+		}
 		n.ctl.Lock()
 		defer n.ctl.Unlock()
 		if err := n.guard().AllowPromote(ctx, epoch); err != nil {
@@ -336,6 +330,8 @@ func (n *Node) beginPromote(ctx context.Context, v policy.View, a policy.Promote
 // call hands an event to the callbacks, which run by themselves and never on the way of a fence (hazard E4).
 func (n *Node) call(action callbacks.Action, role string, epoch uint64) {
 	if action != callbacks.OnReload {
+		n.told.Store(true)
+		n.primaryTold.Store(role == cluster.RolePrimary)
 		n.wasPrimary.Store(role == cluster.RolePrimary || role == cluster.RoleDemoted)
 	}
 	n.calls.Call(callbacks.Event{Action: action, Role: role, Scope: n.cfg.Scope, Member: n.cfg.Name, Epoch: epoch})

@@ -176,6 +176,7 @@ func (t *tracer) operations() []rest.Operation {
 // Steps of tasks, as phases are named.
 const (
 	stepCheckpoint = "checkpoint"
+	stepBeforeStop = "before-stop" // the script
 	stepStop       = "stop"
 	stepRelease    = "release"
 	stepRest       = "rest" // what is left of a server whose lease has been released: archiver, walsenders

@@ -16,7 +16,7 @@ func (n *Node) view() policy.View {
 	v := policy.View{
 		Now: now,
 		Self: policy.Self{
-			Name: n.cfg.Name, Session: n.sessionID(), Tags: n.cfg.Tags, Bootstrap: !n.cfg.NoBootstrap,
+			Name: n.cfg.Name, Session: n.sessionID(), Tags: n.cfg.Tags, Bootstrap: !n.cfg.NoBootstrap, BootstrapFailed: n.noBootstrap,
 			CanRewind: n.settings.UseRewind && (n.server.Control.DataChecksums || n.server.Control.WALLogHints),
 			Unfit:     n.unfit(), Unfenced: n.unfenced(),
 			FencePause: dcs.FenceHeadStart(n.leaseTTL()),

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/pgregent/pgregent/callbacks"
-	"github.com/pgregent/pgregent/callbacks/exec"
 	"github.com/pgregent/pgregent/cmd/pgregent/config"
 	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/ha"
@@ -47,7 +46,7 @@ func runDaemon(ctx context.Context, args, environ []string, _, errOut io.Writer)
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	d := &daemon{config: c, path: path, environ: environ, log: log}
+	d := &daemon{config: c, path: path, environ: environ, log: log, scripts: newScripts(c.Scripts)}
 	return d.run(ctx)
 }
 
@@ -112,6 +111,7 @@ type daemon struct {
 	environ []string
 	log     *slog.Logger
 	api     atomic.Pointer[apiServer]
+	scripts *scripts
 }
 
 // run wires everything together and runs the node until ctx ends.
@@ -133,7 +133,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	node, err := ha.New(ha.Config{
 		Name: c.Name, Scope: c.Scope, APIURL: c.RestAPI.URL(), ProxyURL: proxyURL(c), Store: store, Postgres: server,
-		GuardProgram: guardProgram(c), Fence: c.Fence.Options, FenceRequired: c.Fence.Required, Peers: peers, Callbacks: scripts(c), Tags: c.Tags,
+		GuardProgram: guardProgram(c), Fence: c.Fence.Options, FenceRequired: c.Fence.Required, Peers: peers, Scripts: d.scripts, Callbacks: []callbacks.Callback{d.scripts.callbacks}, Tags: c.Tags,
 		NoBootstrap: !c.HasBootstrap, Bootstrap: c.Bootstrap, Local: c.Local, OnReload: d.reload,
 		Ready: func() { notify("READY=1") }, Log: d.log, Version: programVersion(),
 	})
@@ -184,19 +184,6 @@ func guardProgram(c *config.Config) []string {
 	return nil
 }
 
-// scripts are the callbacks of the file.
-func scripts(c *config.Config) []callbacks.Callback {
-	var out []callbacks.Callback
-	if len(c.Callbacks) > 0 {
-		commands := map[callbacks.Action]string{}
-		for action, command := range c.Callbacks {
-			commands[callbacks.Action(action)] = command
-		}
-		out = append(out, exec.New(commands))
-	}
-	return out
-}
-
 // reload reads the file again; what needs a restart of the process keeps its old value and is named.
 func (d *daemon) reload() (ha.Reloaded, error) {
 	c, warnings, err := config.Load(d.path, d.environ)
@@ -213,6 +200,7 @@ func (d *daemon) reload() (ha.Reloaded, error) {
 	if api := d.api.Load(); api != nil {
 		go api.reload(c.RestAPI) // names are resolved there: the loop does not wait for it
 	}
+	d.scripts.reload(c.Scripts)
 	return ha.Reloaded{Tags: c.Tags, Local: c.Local}, nil
 }
 

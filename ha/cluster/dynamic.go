@@ -199,11 +199,6 @@ func unsupported(raw map[string]any, d Dynamic) []string {
 			say("postgresql."+key, v, "a replica here would be made with pg_basebackup, where the setting promises another way")
 		}
 	}
-	for _, key := range [...]string{"pre_promote", "before_stop"} {
-		if v := d.PostgreSQL[key]; truthy(v) {
-			say("postgresql."+key, v, "the script would not be run, and a promotion or stop without it could be unsafe")
-		}
-	}
 	if truthy(raw["citus"]) {
 		no("citus", "a Citus cluster needs its metadata kept in step with a failover")
 	}

@@ -74,8 +74,6 @@ func TestUnsupported(t *testing.T) {
 		"citus":                             {{"citus": map[string]any{"group": 0}}},
 		"postgresql.create_replica_methods": {pg("create_replica_methods", []any{"pgbackrest", "basebackup"}), pg("create_replica_methods", "wal_e")},
 		"postgresql.create_replica_method":  {pg("create_replica_method", []any{"x"})},
-		"postgresql.pre_promote":            {pg("pre_promote", "/bin/true")},
-		"postgresql.before_stop":            {pg("before_stop", "/bin/true")},
 	} {
 		for _, raw := range raws {
 			got := ParseDynamic(raw).Unsupported
@@ -85,7 +83,7 @@ func TestUnsupported(t *testing.T) {
 	}
 	for _, raw := range []map[string]any{nil, DefaultDynamic(), {"synchronous_mode": "off"}, {"synchronous_mode": nil}, {"failsafe_mode": "TRUE"}, {"slots": map[string]any{}},
 		{"slots": nil}, {"ignore_slots": []any{}}, {"standby_cluster": map[string]any{"host": ""}}, {"standby_cluster": nil}, {"citus": nil},
-		pg("create_replica_methods", []any{"basebackup"}), pg("create_replica_methods", "basebackup"), pg("pre_promote", "")} {
+		pg("create_replica_methods", []any{"basebackup"}), pg("create_replica_methods", "basebackup"), pg("pre_promote", "/bin/true"), pg("before_stop", "/bin/true")} {
 		require.Empty(t, ParseDynamic(raw).Unsupported, "%v", raw)
 	}
 }

@@ -36,6 +36,8 @@ func uninitialized(v View, c Config) Decision {
 	case withData(v) != "":
 		return Decision{Reason: ReasonWaitBootstrap, Wake: time.Second, Detail: fmt.Sprintf(
 			"the key initialize is missing, but %s has data: it is to lead, and no other cluster is created beside it", withData(v))}
+	case v.Self.BootstrapFailed != "":
+		return Decision{Reason: ReasonWaitBootstrap, Detail: "this node does not create the cluster again before it is restarted: " + v.Self.BootstrapFailed, Wake: time.Second}
 	case !v.Self.Bootstrap || v.Self.Tags.NoFailover() || v.Self.Unfit != "":
 		return Decision{Reason: ReasonWaitBootstrap, Detail: "this node may not create the cluster: waiting for another member to do it", Wake: time.Second}
 	}

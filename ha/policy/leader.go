@@ -91,6 +91,11 @@ func promoting(v View, c Config) Decision {
 	end := v.Server.Branch.End
 	p := cluster.Promotion{Timeline: end.Timeline + 1, LSN: end.LSN, ID: cluster.PromotionID(v.Lease.Epoch, v.Self.Name, v.Self.Session)}
 	announced := v.Lease.Note.Promotion.ID == p.ID
+	if v.Last.Kind == TaskPromote && v.Last.Impossible && v.Last.Ago < c.Dynamic.TTL {
+		d.Reason, d.Detail = ReasonNotEligible, "the lease goes back: "+v.Last.Failed
+		d.Actions = []Action{Release{}}
+		return d
+	}
 	if why := offLine(v); why != "" && !announced {
 		if v.Lease.Note.Promotion.ID != "" && !peersFresh(v) {
 			d.Ask, d.Wake = true, contestPause // see knownNote

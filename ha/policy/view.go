@@ -39,14 +39,16 @@ type View struct {
 
 // Self is what a node knows of itself without looking anywhere.
 type Self struct {
-	Name       string
-	Session    string // the ID of the session that this node's keys hang on; empty: none
-	Tags       cluster.Tags
-	Bootstrap  bool          // the file allows this node to create a new cluster
-	CanRewind  bool          // use_pg_rewind, and the data directory has checksums or wal_log_hints
-	Unfit      string        // why this node must not lead whatever happens (an unsupported safety setting); empty: it may
-	Unfenced   string        // why a primary must not even go on here (`fence: required` and no bound); empty: it may
-	FencePause time.Duration // g: the fence starts this long before the deadline (design section 7)
+	Name      string
+	Session   string // the ID of the session that this node's keys hang on; empty: none
+	Tags      cluster.Tags
+	Bootstrap bool // the file allows this node to create a new cluster
+	// BootstrapFailed is why this node does not create a cluster again before it is restarted; empty: it may.
+	BootstrapFailed string
+	CanRewind       bool          // use_pg_rewind, and the data directory has checksums or wal_log_hints
+	Unfit           string        // why this node must not lead whatever happens (an unsupported safety setting); empty: it may
+	Unfenced        string        // why a primary must not even go on here (`fence: required` and no bound); empty: it may
+	FencePause      time.Duration // g: the fence starts this long before the deadline (design section 7)
 }
 
 // Store is whether the store answered.
@@ -222,7 +224,8 @@ type Outcome struct {
 	Member string
 	Ago    time.Duration
 	Failed string // empty: it succeeded
-	// Impossible says that repeating it cannot help (pg_rewind that needs a clone instead).
+	// Impossible says that repeating it cannot help (pg_rewind that needs a clone instead, a promotion that pre_promote
+	// refused).
 	Impossible bool
 	Times      int // how often in a row this kind of task has failed
 }

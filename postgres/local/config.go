@@ -64,6 +64,8 @@ type Config struct {
 	// PostBootstrap is a command line run by PrepareCluster with a connection string as its last argument
 	// (`bootstrap.post_bootstrap`). It is split into words like a shell does, and run without one. Optional.
 	PostBootstrap string
+	// PostBootstrapTimeout ends it, with everything in its process group, which fails the bootstrap; 0: no limit.
+	PostBootstrapTimeout time.Duration
 
 	// BasebackupOptions are options of pg_basebackup as "name" or "name=value", without dashes (`postgresql.basebackup`).
 	// Refused: pgdata, format, wal-method, xlog-method, gzip, version, dbname, host, port, username, password, no-password, target; compress unless

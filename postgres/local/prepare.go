@@ -103,6 +103,11 @@ func (s *Server) runPostBootstrap(ctx context.Context) error {
 	defer remove()
 	env = append(env, "PGOPTIONS=-c synchronous_commit=local -c statement_timeout=0")
 	args := append(words[1:], s.login(s.cfg.Superuser, host, port, "", s.version).String())
+	if limit := s.cfg.PostBootstrapTimeout; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %v", limit))
+		defer cancel()
+	}
 	if _, err := s.run(ctx, tool{program: words[0], args: args, env: env, locale: true}); err != nil {
 		return fmt.Errorf("PostBootstrap: %w", err)
 	}

@@ -187,6 +187,17 @@ func (f *Fake) Initdb(ctx context.Context) error {
 // PrepareCluster implements postgres.Controller.
 func (f *Fake) PrepareCluster(ctx context.Context) error { return f.onServer(ctx, "PrepareCluster") }
 
+// AbandonCluster empties the data directory of a server that does not run, as a Controller does that sets it aside.
+func (f *Fake) AbandonCluster(ctx context.Context) (string, error) {
+	if err := f.enter(ctx, "AbandonCluster", ""); err != nil {
+		return "", err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state.Data, f.state.SystemID, f.state.Timeline, f.state.LSN, f.state.History = postgres.DataEmpty, "", 0, 0, wal.History{}
+	return "aside", nil
+}
+
 // onServer is a call that needs a server and changes nothing.
 func (f *Fake) onServer(ctx context.Context, method string) error {
 	if err := f.enter(ctx, method, ""); err != nil {

@@ -31,7 +31,7 @@ type Config struct {
 	Ctl                    Ctl
 	PostgreSQL             local.Config
 	ProxyAddress           string
-	Callbacks              map[string]string // action to command line
+	Scripts                Scripts
 	Local                  postgres.Settings
 	Tags                   cluster.Tags
 	Bootstrap              map[string]any // bootstrap.dcs
@@ -308,7 +308,6 @@ func build(tree map[string]any) (*Config, []error) {
 			KeyPassword: r.text("ctl.keyfile_password"), Username: r.text("ctl.authentication.username"), Password: r.text("ctl.authentication.password"),
 		},
 		Tags: cluster.Tags(r.table("tags")), ProxyAddress: r.text("postgresql.proxy_address"),
-		Callbacks: r.texts("postgresql.callbacks"),
 		Bootstrap: r.table("bootstrap.dcs"), HasBootstrap: r.table("bootstrap") != nil,
 		GuardProgram: r.text("pgregent.guard"), LogJSON: r.text("log.type") == "json", LogDir: r.text("log.dir"),
 	}
@@ -338,6 +337,12 @@ func build(tree map[string]any) (*Config, []error) {
 	var wrong []error
 	c.Fence, wrong = buildFence(r)
 	errs = append(errs, wrong...)
+	c.Scripts, wrong = buildScripts(r)
+	errs = append(errs, wrong...)
+	var err error
+	if c.PostgreSQL.PostBootstrapTimeout, err = r.seconds("pgregent.timeouts.post_bootstrap", postBootstrapTimeout); err != nil {
+		errs = append(errs, err)
+	}
 	if err := c.checkStore(); err != nil {
 		errs = append(errs, err)
 	}
@@ -439,11 +444,6 @@ func refuse(tree map[string]any) []error {
 	for _, k := range []string{"postgresql.create_replica_methods", "postgresql.create_replica_method"} {
 		if m := fmt.Sprint(r.at(k)); r.at(k) != nil && m != "[basebackup]" && m != "basebackup" {
 			no(k+" = "+m, "this version creates replicas with pg_basebackup only")
-		}
-	}
-	for _, k := range []string{"postgresql.pre_promote", "postgresql.before_stop"} {
-		if r.text(k) != "" {
-			no(k, "this version does not run the script, and a promotion or stop without it could be unsafe")
 		}
 	}
 	for _, w := range cluster.ParseDynamic(r.table("bootstrap.dcs")).Unsupported {

@@ -69,7 +69,7 @@ func TestPatroniFile(t *testing.T) {
 	require.True(t, c.Local.UseRewind)
 	require.Equal(t, "admin", c.Ctl.Username, "the tools use the API's credentials unless they have their own")
 	require.Equal(t, slog.LevelDebug, c.LogLevel)
-	require.Equal(t, "/bin/true", c.Callbacks["on_role_change"])
+	require.Equal(t, "/bin/true", c.Scripts.Callbacks["on_role_change"])
 	require.True(t, c.HasBootstrap)
 }
 
@@ -206,4 +206,24 @@ func FuzzLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		_, _, _ = Load("", []string{"PATRONI_CONFIGURATION=" + text})
 	})
+}
+
+// TestScripts: command lines and time-outs; a time-out that ends nothing is refused.
+func TestScripts(t *testing.T) {
+	with := func(extra string) (*Config, error) {
+		c, _, err := load(t, full+extra)
+		return c, err
+	}
+	c, err := with("")
+	require.NoError(t, err)
+	require.Equal(t, Scripts{Callbacks: map[string]string{"on_role_change": "/bin/true"}, CallbackTimeout: 5 * time.Minute, PrePromoteTimeout: time.Minute, BeforeStopTimeout: 10 * time.Second}, c.Scripts)
+	require.Equal(t, time.Hour, c.PostgreSQL.PostBootstrapTimeout)
+	c, err = with("pgregent: {timeouts: {callback: 1, pre_promote: 2, before_stop: '3', post_bootstrap: 4}}\n")
+	require.NoError(t, err)
+	require.Equal(t, Scripts{Callbacks: c.Scripts.Callbacks, CallbackTimeout: time.Second, PrePromoteTimeout: 2 * time.Second, BeforeStopTimeout: 3 * time.Second}, c.Scripts)
+	require.Equal(t, 4*time.Second, c.PostgreSQL.PostBootstrapTimeout)
+	for _, name := range []string{"callback", "pre_promote", "before_stop", "post_bootstrap"} {
+		_, err = with("pgregent: {timeouts: {" + name + ": 0}}\n")
+		require.ErrorContains(t, err, "pgregent.timeouts."+name+" is 0, expected a number of seconds from 1 on")
+	}
 }

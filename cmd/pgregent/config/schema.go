@@ -52,7 +52,9 @@ func schema() map[string]kind {
 		"zookeeper.hosts": kindTextOrList, "zookeeper.use_ssl": kindBool, "zookeeper.verify": kindBool, "zookeeper.set_acls": kindMap,
 		"zookeeper.auth_data": kindMap, "exhibitor.hosts": kindTextOrList, "exhibitor.port": kindInt, "exhibitor.poll_interval": kindInt,
 		"pgregent.state_dir": kindText, "pgregent.guard": kindText,
-		"fence": kindAny, "fence.mode": kindText, "fence.cgroup": kindAny, "fence.admission": kindAny, "fence.pid_namespace": kindBool,
+		"pgregent.timeouts.callback": kindInt, "pgregent.timeouts.pre_promote": kindInt, "pgregent.timeouts.before_stop": kindInt,
+		"pgregent.timeouts.post_bootstrap": kindInt,
+		"fence":                            kindAny, "fence.mode": kindText, "fence.cgroup": kindAny, "fence.admission": kindAny, "fence.pid_namespace": kindBool,
 	}
 	texts := func(prefix string, names ...string) {
 		for _, n := range names {

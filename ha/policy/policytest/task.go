@@ -204,6 +204,10 @@ func (a *agent) promote(p cluster.Promotion, end func(error, bool)) {
 		end(errGone, false) // no postmaster of the guard runs
 		return
 	}
+	if n.take("pre_promote") {
+		end(errInjected, true)
+		return
+	}
 	a.w.checkPromote(n)
 	id := p.ID
 	if id == "" {

@@ -29,6 +29,7 @@ func (a *agent) view() policy.View {
 		a.request = policy.Request{}
 	}
 	v.Request = a.request
+	v.Self.Unfit = a.refused()
 	if a.known {
 		v.Store.Silent = now - a.readSent
 	}
@@ -236,6 +237,14 @@ func (a *agent) peerView(now time.Duration) []policy.Peer {
 	return out
 }
 
+// refused says that pre_promote refused less than a ttl ago.
+func (a *agent) refused() string {
+	if a.last.Kind != policy.TaskPromote || !a.last.Impossible || a.n.clock()-a.lastEnd >= a.ttl() {
+		return ""
+	}
+	return a.last.Failed
+}
+
 // answer is what a peer said last.
 type answer struct {
 	peer policy.Peer
@@ -310,6 +319,7 @@ func (n *Node) answer(p *policy.Peer) bool {
 	p.Running = n.pg.state == pgRunning && n.pg.frozen <= n.w.now
 	p.InRecovery = !n.pg.primary
 	p.Tags = n.tags
+	p.Unfit = n.agent != nil && n.agent.refused() != ""
 	if n.disk.tip != nil && n.disk.data == policy.DataReady {
 		b := n.branch()
 		p.End, p.History, p.Promotions = b.End, b.History, b.Promotions
