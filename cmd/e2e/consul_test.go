@@ -27,7 +27,7 @@ func TestConsul(t *testing.T) {
 		d.Replace("etcd3:\n  hosts: ["+unused+"]", "consul:\n  host: "+store.Addr(servers+i)+"\n  register_service: true")
 	}
 	c.StartAll()
-	w := startWriter(c)
+	w := c.StartWriter()
 
 	t.Run("IdleCost", func(t *testing.T) {
 		<-time.After(22 * time.Second) // two intervals of the agents' counters
@@ -46,13 +46,13 @@ func TestConsul(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := c.Leader()
 			require.NotNil(t, l)
-			began, failed := time.Now(), w.failures()
+			began, failed := time.Now(), w.Failures()
 			disturb(l)
 			<-time.After(10 * time.Second)
-			outage := w.outage(began, 20*time.Second)
+			outage := w.Outage(began, 20*time.Second)
 			t.Logf("%s: the longest time without a write was %v", name, outage)
 			require.Less(t, outage, time.Second)
-			require.Equal(t, failed, w.failures())
+			require.Equal(t, failed, w.Failures())
 			require.Same(t, l, c.Leader())
 			c.AwaitHealthy(20 * time.Second)
 		})
@@ -75,8 +75,8 @@ func TestConsul(t *testing.T) {
 		l := c.Leader()
 		began := time.Now()
 		l.Lose()
-		outage := w.outage(began, 60*time.Second)
-		t.Logf("node lost: outage %v, acknowledged writes lost (asynchronous): %d", outage, w.lost(c))
+		outage := w.Outage(began, 60*time.Second)
+		t.Logf("node lost: outage %v, acknowledged writes lost (asynchronous): %d", outage, w.Lost())
 		require.Less(t, outage, 10*time.Second)
 		l.Start()
 		c.AwaitHealthy(40 * time.Second)

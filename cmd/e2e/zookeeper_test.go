@@ -24,7 +24,7 @@ func TestZooKeeper(t *testing.T) {
 		d.Replace("etcd3:\n  hosts: ["+unused+"]", "zookeeper:\n  hosts: ["+strings.Join(store.Addrs(), ", ")+"]")
 	}
 	c.StartAll()
-	w := startWriter(c)
+	w := c.StartWriter()
 
 	t.Run("IdleCost", func(t *testing.T) {
 		const while = 10
@@ -43,16 +43,16 @@ func TestZooKeeper(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			l := c.Leader()
 			require.NotNil(t, l)
-			began, failed := time.Now(), w.failures()
+			began, failed := time.Now(), w.Failures()
 			i := store.Leader()
 			restore := disturb(i)
 			<-time.After(8 * time.Second)
 			restore(i)
 			<-time.After(5 * time.Second)
-			outage := w.outage(began, 20*time.Second)
+			outage := w.Outage(began, 20*time.Second)
 			t.Logf("the longest time without a write was %v", outage)
 			require.Less(t, outage, time.Second)
-			require.Equal(t, failed, w.failures())
+			require.Equal(t, failed, w.Failures())
 			require.Same(t, l, c.Leader())
 			c.AwaitHealthy(20 * time.Second)
 		})
@@ -62,8 +62,8 @@ func TestZooKeeper(t *testing.T) {
 		l := c.Leader()
 		began := time.Now()
 		l.Lose()
-		outage := w.outage(began, 60*time.Second)
-		t.Logf("node lost: outage %v, acknowledged writes lost (asynchronous): %d", outage, w.lost(c))
+		outage := w.Outage(began, 60*time.Second)
+		t.Logf("node lost: outage %v, acknowledged writes lost (asynchronous): %d", outage, w.Lost())
 		require.Less(t, outage, 10*time.Second)
 		l.Start()
 		c.AwaitHealthy(40 * time.Second)

@@ -31,15 +31,17 @@ type Cluster struct {
 
 // Options is what a cluster is made of.
 type Options struct {
-	PG             string   // major version
-	Nodes          int      // named pg1, pg2, ...
-	DCS            string   // bootstrap.dcs, indented YAML
-	Etcd           []string // arguments of etcd; nil: short times
-	Links          bool     // put a proxy between each daemon and the store
-	MaxConnections int      // 0: 50
-	Parameters     []string // lines of postgresql.parameters
-	Extra          string   // appended to each file
-	Prefix         []string // a program that runs the daemon, with its arguments
+	PG             string              // major version
+	Nodes          int                 // named pg1, pg2, ...
+	DCS            string              // bootstrap.dcs, indented YAML
+	Scope          string              // empty: demo
+	Store          *etcdserver.Cluster // nil: one of its own
+	Etcd           []string            // arguments of etcd; nil: short times
+	Links          bool                // put a proxy between each daemon and the store
+	MaxConnections int                 // 0: 50
+	Parameters     []string            // lines of postgresql.parameters
+	Extra          string              // appended to each file
+	Prefix         []string            // a program that runs the daemon, with its arguments
 	Attr           func(*exec.Cmd)
 	Dir            func(name string) string // where a node's data directory is made; nil or empty: in the cluster's folder
 }
@@ -53,8 +55,10 @@ func New(t testing.TB, o Options) *Cluster {
 	if o.MaxConnections == 0 {
 		o.MaxConnections = 50
 	}
-	c := &Cluster{T: t, Root: t.TempDir(), Bin: postgrestest.Binaries(t, o.PG), Scope: "demo", DCS: o.DCS, options: o}
-	c.Store = etcdserver.StartWith(t, etcdserver.Options{Members: 1, Args: o.Etcd})
+	c := &Cluster{T: t, Root: t.TempDir(), Bin: postgrestest.Binaries(t, o.PG), Scope: cmp.Or(o.Scope, "demo"), DCS: o.DCS, Store: o.Store, options: o}
+	if c.Store == nil {
+		c.Store = etcdserver.StartWith(t, etcdserver.Options{Members: 1, Args: o.Etcd})
+	}
 	for i := range o.Nodes {
 		c.Nodes = append(c.Nodes, c.Add(fmt.Sprintf("pg%d", i+1)))
 	}

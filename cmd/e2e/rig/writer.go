@@ -1,4 +1,4 @@
-package e2e
+package rig
 
 import (
 	"context"
@@ -11,13 +11,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
-
-	"github.com/pgregent/pgregent/cmd/e2e/rig"
 )
 
-// writer inserts all the time, on one session that reconnects to whichever node takes writes, and remembers what was
+// Writer inserts all the time, on one session that reconnects to whichever node takes writes, and remembers what was
 // acknowledged and when.
-type writer struct {
+type Writer struct {
 	t      testing.TB
 	dsn    string
 	cancel context.CancelFunc
@@ -29,7 +27,8 @@ type writer struct {
 	failed int
 }
 
-func dsn(c *rig.Cluster) string {
+// DSN reaches whichever node of the cluster takes writes.
+func (c *Cluster) DSN() string {
 	var hosts, ports []string
 	for _, d := range c.Nodes {
 		hosts = append(hosts, "127.0.0.1")
@@ -39,18 +38,19 @@ func dsn(c *rig.Cluster) string {
 		strings.Join(hosts, ","), strings.Join(ports, ","))
 }
 
-func startWriter(c *rig.Cluster) *writer {
+// StartWriter starts a writer, which ends with the test, and returns when its writes flow.
+func (c *Cluster) StartWriter() *Writer {
 	c.T.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &writer{t: c.T, dsn: dsn(c), cancel: cancel}
+	w := &Writer{t: c.T, dsn: c.DSN(), cancel: cancel}
 	conn, err := pgx.Connect(ctx, w.dsn)
 	require.NoError(c.T, err)
 	_, err = conn.Exec(ctx, "create table if not exists acked(id bigint primary key)")
 	require.NoError(c.T, err)
 	_ = conn.Close(ctx)
 	w.done.Go(func() { w.run(ctx) })
-	c.T.Cleanup(w.stop)
-	rig.Eventually(c.T, 10*time.Second, "writes flow", func() bool {
+	c.T.Cleanup(w.Stop)
+	Eventually(c.T, 10*time.Second, "writes flow", func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return len(w.acks) > 20
@@ -58,7 +58,7 @@ func startWriter(c *rig.Cluster) *writer {
 	return w
 }
 
-func (w *writer) run(ctx context.Context) {
+func (w *Writer) run(ctx context.Context) {
 	var conn *pgx.Conn
 	for id := 1; ctx.Err() == nil; id++ {
 		if conn == nil {
@@ -99,24 +99,25 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (w *writer) stop() {
+// Stop ends the writes. It may be called more than once.
+func (w *Writer) Stop() {
 	w.cancel()
 	w.done.Wait()
 }
 
-// failures counts the writes that were sent and not acknowledged.
-func (w *writer) failures() int {
+// Failures counts the writes that were sent and not acknowledged.
+func (w *Writer) Failures() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.failed
 }
 
-// outage is the longest time without an acknowledgement since a moment. It returns when writes have flowed again after
+// Outage is the longest time without an acknowledgement since a moment. It returns when writes have flowed again after
 // the call.
-func (w *writer) outage(since time.Time, within time.Duration) time.Duration {
+func (w *Writer) Outage(since time.Time, within time.Duration) time.Duration {
 	w.t.Helper()
 	called := time.Now()
-	rig.Eventually(w.t, within, "writes flow again", func() bool {
+	Eventually(w.t, within, "writes flow again", func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		n := len(w.acks)
@@ -133,8 +134,8 @@ func (w *writer) outage(since time.Time, within time.Duration) time.Duration {
 	return longest
 }
 
-// lost counts acknowledged writes that the primary does not have.
-func (w *writer) lost(c *rig.Cluster) int {
+// Lost counts acknowledged writes that the primary does not have.
+func (w *Writer) Lost() int {
 	w.t.Helper()
 	w.mu.Lock()
 	acked := slices.Clone(w.acked)
