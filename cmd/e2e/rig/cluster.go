@@ -40,6 +40,7 @@ type Options struct {
 	Links          bool                // put a proxy between each daemon and the store
 	MaxConnections int                 // 0: 50
 	Parameters     []string            // lines of postgresql.parameters
+	API            string              // appended to restapi, each line after a line break and indented
 	Extra          string              // appended to each file
 	Prefix         []string            // a program that runs the daemon, with its arguments
 	Attr           func(*exec.Cmd)

@@ -42,7 +42,7 @@ func (d *Node) Write(extra string) {
 name: %s
 restapi:
   listen: 127.0.0.1:%d
-  connect_address: 127.0.0.1:%d
+  connect_address: 127.0.0.1:%d%s
 etcd3:
   hosts: [%s]%s
 bootstrap:
@@ -72,7 +72,7 @@ postgresql:
   - local all all trust
   - host all all 127.0.0.1/32 scram-sha-256
   - host replication replicator 127.0.0.1/32 scram-sha-256
-%s`, c.Scope, d.Name, d.APIPort, d.APIPort, strings.Join(d.hosts(), ", "), d.keepToHosts(), c.DCS, c.options.MaxConnections, d.PGPort, d.PGPort, d.Data, c.Bin,
+%s`, c.Scope, d.Name, d.APIPort, d.APIPort, c.options.API, strings.Join(d.hosts(), ", "), d.keepToHosts(), c.DCS, c.options.MaxConnections, d.PGPort, d.PGPort, d.Data, c.Bin,
 		filepath.Join(c.Root, d.id+".pgpass"), c.Root, parameters(c.options.Parameters), extra)), 0o600))
 }
 
