@@ -3,16 +3,13 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/pgregent/pgregent/cmd/pgregent/config"
@@ -22,25 +19,28 @@ import (
 
 // apiServer is the node's REST API on its listen address.
 type apiServer struct {
-	server http.Server
-	config config.RestAPI
-	cert   atomic.Pointer[tls.Certificate]
-	log    *slog.Logger
+	server  *http.Server
+	api     *rest.API
+	version string
+	log     *slog.Logger
+
+	mu    sync.Mutex
+	tls   *rest.TLS // nil: plain HTTP, which a reload does not change
+	audit *auditFile
 }
 
 // serveAPI listens, and serves until stop.
 func serveAPI(c *config.Config, node *ha.Node, log *slog.Logger) (*apiServer, error) {
 	r := c.RestAPI
-	a := &apiServer{config: r, log: log}
-	a.server = http.Server{
-		Handler: rest.NewHandler(node, rest.Options{
-			Username: r.Username, Password: r.Password, Headers: r.Headers, Log: log,
-			ClientCert: r.CertFile != "" && (r.VerifyClient == "optional" || r.VerifyClient == "required"),
-		}),
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	a := &apiServer{version: programVersion(), log: log, audit: &auditFile{}}
+	if err := a.audit.open(r.Access.AuditLog); err != nil {
+		return nil, err
+	}
+	if r.CertFile != "" {
+		var err error
+		if a.tls, err = rest.NewTLS(r.TLS()); err != nil {
+			return nil, err
+		}
 	}
 	host, port, _ := net.SplitHostPort(r.Listen)
 	if host == "*" {
@@ -50,20 +50,49 @@ func serveAPI(c *config.Config, node *ha.Node, log *slog.Logger) (*apiServer, er
 	if err != nil {
 		return nil, fmt.Errorf("restapi.listen %q: %w; another program uses the port, or the address is not this machine's", r.Listen, err)
 	}
-	if r.CertFile != "" {
-		t, err := a.tls()
-		if err != nil {
-			_ = l.Close()
-			return nil, err
-		}
-		l = tls.NewListener(l, t)
+	if a.tls != nil {
+		l = tls.NewListener(l, a.tls.Config())
 	}
+	a.api = rest.NewHandler(node, a.options(r))
+	a.server = rest.NewServer(a.api, log)
 	go func() {
 		if err := a.server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			log.Error("the REST API ended", "error", err)
 		}
 	}()
 	return a, nil
+}
+
+func (a *apiServer) options(r config.RestAPI) rest.Options {
+	o := r.Options(a.version)
+	o.Log = a.log
+	if r.Access.AuditLog != "" {
+		o.Audit = a.audit
+	}
+	return o
+}
+
+// reload takes over what the section says now: users, lists, headers, and the files of the certificate, also when only
+// their contents changed. The listen address, and whether there is TLS at all, change with a restart. What is wrong
+// leaves the old in force.
+func (a *apiServer) reload(r config.RestAPI) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if (a.tls != nil) != (r.CertFile != "") {
+		a.log.Warn("restapi.certfile appears or disappears only with a restart of pgregent")
+		if a.tls == nil {
+			r.CertFile = ""
+		}
+	}
+	if a.tls != nil && r.CertFile != "" {
+		if err := a.tls.Reload(r.TLS()); err != nil {
+			a.log.Error("the certificate was not reloaded; the old one stays in use", "error", err)
+		}
+	}
+	if err := a.audit.open(r.Access.AuditLog); err != nil {
+		a.log.Error("the audit log was not opened; the old one stays in use", "error", err)
+	}
+	a.api.Configure(context.Background(), a.options(r))
 }
 
 func (a *apiServer) stop() {
@@ -74,82 +103,41 @@ func (a *apiServer) stop() {
 	}
 }
 
-func (a *apiServer) tls() (*tls.Config, error) {
-	if err := a.reloadCertificate(); err != nil {
-		return nil, err
-	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.cert.Load(), nil }}
-	switch a.config.VerifyClient {
-	case "required":
-		t.ClientAuth = tls.RequireAndVerifyClientCert
-	case "optional":
-		t.ClientAuth = tls.VerifyClientCertIfGiven
-	case "", "none":
-	default:
-		return nil, fmt.Errorf("restapi.verify_client is %q, expected none, optional or required", a.config.VerifyClient)
-	}
-	if a.config.CAFile != "" {
-		pool, err := certPool("restapi.cafile", a.config.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		t.ClientCAs = pool
-	} else if t.ClientAuth != tls.NoClientCert {
-		return nil, errors.New("restapi.verify_client needs restapi.cafile, to verify against")
-	}
-	return t, nil
+// auditFile is where the audit log goes. It is opened again at each reload, so that a file can be rotated.
+type auditFile struct {
+	mu   sync.Mutex
+	file *os.File
 }
 
-// reloadCertificate reads certificate and key again; new connections use them.
-func (a *apiServer) reloadCertificate() error {
-	if a.config.CertFile == "" {
-		return nil
+func (f *auditFile) open(name string) error {
+	var next *os.File
+	switch name {
+	case "":
+	case "stderr":
+		next = os.Stderr
+	default:
+		var err error
+		if next, err = os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+			return fmt.Errorf("restapi.access.audit_log: %w", err)
+		}
 	}
-	cert, err := keyPair("restapi", a.config.CertFile, a.config.KeyFile, a.config.KeyPassword)
-	if err != nil {
-		return err
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.file != nil && f.file != os.Stderr {
+		_ = f.file.Close()
 	}
-	a.cert.Store(&cert)
+	f.file = next
 	return nil
 }
 
-// keyPair loads a certificate with its key, which may be encrypted in PEM's old way.
-func keyPair(section, certFile, keyFile, password string) (tls.Certificate, error) {
-	cert, err := os.ReadFile(certFile)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("%s.certfile: %w", section, err)
+// Write appends one line.
+func (f *auditFile) Write(b []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.file == nil {
+		return 0, errors.New("there is no audit log any more")
 	}
-	key, err := os.ReadFile(keyFile)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("%s.keyfile: %w", section, err)
-	}
-	if password != "" {
-		if b, _ := pem.Decode(key); b != nil && strings.Contains(b.Headers["Proc-Type"], "ENCRYPTED") {
-			//lint:ignore SA1019 it is the only encryption that Patroni's users have
-			der, err := x509.DecryptPEMBlock(b, []byte(password))
-			if err != nil {
-				return tls.Certificate{}, fmt.Errorf("%s.keyfile_password does not open %s: %w", section, keyFile, err)
-			}
-			key = pem.EncodeToMemory(&pem.Block{Type: b.Type, Bytes: der})
-		}
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("%s.certfile and keyfile: %w", section, err)
-	}
-	return pair, nil
-}
-
-func certPool(field, file string) (*x509.CertPool, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", field, err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(b) {
-		return nil, fmt.Errorf("%s: %s holds no certificate", field, file)
-	}
-	return pool, nil
+	return f.file.Write(b)
 }
 
 // peerClient is how members and tools ask the REST API (section ctl, reference section 2.10).
@@ -161,7 +149,7 @@ func peerClient(c *config.Config) (*rest.Client, error) {
 	}
 	t := &tls.Config{InsecureSkipVerify: c.Ctl.Insecure || ca == ""} //nolint:gosec // without a CA nothing can be verified, as with Patroni
 	if ca != "" {
-		pool, err := certPool("ctl.cacert", ca)
+		pool, err := rest.LoadPool("ctl.cacert", ca)
 		if err != nil {
 			return nil, err
 		}
@@ -172,7 +160,7 @@ func peerClient(c *config.Config) (*rest.Client, error) {
 		if key == "" {
 			key = c.Ctl.CertFile
 		}
-		pair, err := keyPair("ctl", c.Ctl.CertFile, key, c.Ctl.KeyPassword)
+		pair, err := rest.LoadKeyPair("ctl", c.Ctl.CertFile, key, c.Ctl.KeyPassword)
 		if err != nil {
 			return nil, err
 		}

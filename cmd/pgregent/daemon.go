@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,7 +47,7 @@ func runDaemon(ctx context.Context, args, environ []string, _, errOut io.Writer)
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	d := daemon{config: c, path: path, environ: environ, log: log}
+	d := &daemon{config: c, path: path, environ: environ, log: log}
 	return d.run(ctx)
 }
 
@@ -110,6 +111,7 @@ type daemon struct {
 	path    string
 	environ []string
 	log     *slog.Logger
+	api     atomic.Pointer[apiServer]
 }
 
 // run wires everything together and runs the node until ctx ends.
@@ -146,7 +148,8 @@ func (d *daemon) run(ctx context.Context) error {
 		return err
 	}
 	defer api.stop()
-	go d.onHUP(ctx, node, api)
+	d.api.Store(api)
+	go d.onHUP(ctx, node)
 	go onDetach(ctx, node)
 	context.AfterFunc(ctx, func() { notify("STOPPING=1") })
 	d.log.Info("pgregent starts", "version", programVersion(), "member", c.Name, "cluster", c.Scope, "api", c.RestAPI.URL())
@@ -207,10 +210,13 @@ func (d *daemon) reload() (ha.Reloaded, error) {
 		c.RestAPI.Listen != d.config.RestAPI.Listen || c.PostgreSQL.Listen != d.config.PostgreSQL.Listen {
 		d.log.Warn("name, scope, namespace, data_dir and listen addresses change only with a restart of pgregent")
 	}
+	if api := d.api.Load(); api != nil {
+		go api.reload(c.RestAPI) // names are resolved there: the loop does not wait for it
+	}
 	return ha.Reloaded{Tags: c.Tags, Local: c.Local}, nil
 }
 
-func (d *daemon) onHUP(ctx context.Context, node *ha.Node, api *apiServer) {
+func (d *daemon) onHUP(ctx context.Context, node *ha.Node) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -221,9 +227,6 @@ func (d *daemon) onHUP(ctx context.Context, node *ha.Node, api *apiServer) {
 		case <-hup:
 			notify("RELOADING=1\n" + monotonicUsec())
 			node.Reload()
-			if err := api.reloadCertificate(); err != nil {
-				d.log.Error("the certificate was not reloaded; the old one stays in use", "error", err)
-			}
 			notify("READY=1")
 		}
 	}

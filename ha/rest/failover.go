@@ -12,78 +12,77 @@ import (
 	"github.com/pgregent/pgregent/ha/cluster"
 )
 
-// refusal is an answer that changes nothing.
-type refusal struct {
-	code int
-	text string
-}
-
 // failover is POST /switchover and POST /failover (reference section 2.8): check, write the key `failover`, and wait
 // until the store shows how it went.
-func (h *handler) failover(w http.ResponseWriter, req *http.Request, r *Report, action string) {
-	m, err := body(req)
-	if err != nil {
-		writeText(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	f, action, no := h.parseFailover(m, r, action)
+func (a *API) failover(x *exchange, action string) {
+	m, no := x.object(false)
 	if no != nil {
-		writeText(w, no.code, no.text)
+		x.text(no.code, no.text)
 		return
 	}
-	ctx, cancel := context.WithTimeout(req.Context(), storeTimeout)
-	c, err := h.node.ReadCluster(ctx)
+	f, action, no := parseFailover(m, x.report, action, x.now)
+	if no != nil {
+		x.text(no.code, no.text)
+		return
+	}
+	x.with = failoverView(f)
+	ctx, cancel := context.WithTimeout(x.req.Context(), storeTimeout)
+	c, err := a.node.ReadCluster(ctx)
 	cancel()
 	if err != nil {
-		writeText(w, http.StatusServiceUnavailable, "the store does not answer: "+err.Error())
+		x.text(http.StatusServiceUnavailable, "the store does not answer: "+err.Error())
 		return
 	}
 	if f.ScheduledAt.IsZero() {
-		if text := h.possible(req.Context(), c, f, action); text != "" {
-			writeText(w, http.StatusPreconditionFailed, text)
+		if text := a.possible(x.req.Context(), c, f, action); text != "" {
+			x.text(http.StatusPreconditionFailed, text)
 			return
 		}
 	}
-	ctx, cancel = context.WithTimeout(req.Context(), storeTimeout)
-	err = h.node.WriteFailover(ctx, f, nil)
+	ctx, cancel = context.WithTimeout(x.req.Context(), storeTimeout)
+	err = a.node.WriteFailover(ctx, f, nil)
 	cancel()
-	if err != nil {
-		writeText(w, http.StatusServiceUnavailable, "failed to write failover key into DCS")
-		return
+	switch {
+	case err != nil:
+		x.text(http.StatusServiceUnavailable, "failed to write failover key into DCS")
+	case !f.ScheduledAt.IsZero():
+		x.text(http.StatusAccepted, capital(action)+" scheduled")
+	default:
+		done := x.patient()
+		code, text := a.awaitFailover(x.req.Context(), x.report, c.Leader.Name, f.Candidate, action)
+		done()
+		x.text(code, text)
+	}
+}
+
+func failoverView(f cluster.Failover) map[string]any {
+	m := map[string]any{}
+	if f.Leader != "" {
+		m["leader"] = f.Leader
+	}
+	if f.Candidate != "" {
+		m["candidate"] = f.Candidate
 	}
 	if !f.ScheduledAt.IsZero() {
-		writeText(w, http.StatusAccepted, capital(action)+" scheduled")
-		return
+		m["scheduled_at"] = pythonISO(f.ScheduledAt)
 	}
-	code, text := h.awaitFailover(req.Context(), r, c.Leader.Name, f.Candidate, action)
-	writeText(w, code, text)
+	return m
 }
 
 func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // parseFailover reads the request, in the order of checks of the reference.
-func (h *handler) parseFailover(m map[string]any, r *Report, action string) (cluster.Failover, string, *refusal) {
-	text := func(keys ...string) (string, *refusal) {
-		for _, k := range keys {
-			switch v := m[k].(type) {
-			case nil:
-			case string:
-				if v != "" {
-					return v, nil
-				}
-			default:
-				return "", &refusal{http.StatusBadRequest, fmt.Sprintf("%s must be a text, not %v", k, v)}
-			}
+func parseFailover(m map[string]any, r *Report, action string, now time.Time) (cluster.Failover, string, *refusal) {
+	no := only(m, "leader", "candidate", "member", "scheduled_at")
+	text := func(keys ...string) (s string) {
+		if no == nil {
+			s, no = textField(m, keys...)
 		}
-		return "", nil
+		return s
 	}
-	leader, no := text("leader")
-	candidate, no2 := text("candidate", "member")
-	at, no3 := text("scheduled_at")
-	for _, n := range []*refusal{no, no2, no3} {
-		if n != nil {
-			return cluster.Failover{}, action, n
-		}
+	leader, candidate, at := text("leader"), text("candidate", "member"), text("scheduled_at")
+	if no != nil {
+		return cluster.Failover{}, action, no
 	}
 	f := cluster.Failover{Leader: leader, Candidate: candidate}
 	refuse := func(code int, text string) (cluster.Failover, string, *refusal) {
@@ -102,7 +101,7 @@ func (h *handler) parseFailover(m map[string]any, r *Report, action string) (clu
 		if r.Paused {
 			return refuse(http.StatusBadRequest, "Can't schedule switchover in the paused state")
 		}
-		when, no := parseSchedule(at, time.Now())
+		when, no := parseSchedule(at, "switchover", now)
 		if no != nil {
 			return cluster.Failover{}, action, no
 		}
@@ -120,55 +119,42 @@ func (h *handler) parseFailover(m map[string]any, r *Report, action string) (clu
 	return f, action, nil
 }
 
-// parseSchedule reads an unambiguous moment in the future.
-func parseSchedule(s string, now time.Time) (time.Time, *refusal) {
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999Z0700", "2006-01-02 15:04:05.999999999Z07:00",
-		"2006-01-02 15:04:05.999999999Z0700", "2006-01-02T15:04Z07:00", "2006-01-02 15:04Z07:00", "2006-01-02 15:04:05 MST"} {
-		if t, err := time.Parse(layout, s); err == nil {
-			if t.Before(now) {
-				return time.Time{}, &refusal{http.StatusUnprocessableEntity, "Cannot schedule switchover in the past"}
-			}
-			return t, nil
-		}
-	}
-	for _, layout := range []string{"2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999", "2006-01-02T15:04", "2006-01-02 15:04"} {
-		if _, err := time.Parse(layout, s); err == nil {
-			return time.Time{}, &refusal{http.StatusBadRequest, "Timezone information is mandatory for the scheduled switchover"}
-		}
-	}
-	return time.Time{}, &refusal{http.StatusUnprocessableEntity,
-		"Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601"}
-}
-
 // possible says why the request cannot succeed now; empty: it may.
-func (h *handler) possible(ctx context.Context, c cluster.Cluster, f cluster.Failover, action string) string {
+func (a *API) possible(ctx context.Context, c cluster.Cluster, f cluster.Failover, action string) string {
 	if f.Leader != "" && f.Leader != c.Leader.Name {
 		return "leader name does not match"
 	}
+	priority := c.Config.SynchronousMode == "on"
+	if f.Candidate != "" && action == "switchover" && priority && !c.Sync.Votes(f.Candidate) {
+		return "candidate name does not match with sync_standby"
+	}
 	var ask []cluster.Member
-	known := false
 	for _, m := range c.Members {
-		if m.Name == c.Leader.Name {
-			continue
-		}
-		if f.Candidate != "" {
+		switch {
+		case f.Candidate != "":
 			if m.Name != f.Candidate {
 				continue
 			}
-			known = true
+		case priority:
+			if !c.Sync.Votes(m.Name) {
+				continue
+			}
+		case m.Name == c.Leader.Name || m.APIURL == "":
+			continue
 		}
-		if m.APIURL != "" && !m.Tags.NoFailover() {
-			ask = append(ask, m)
-		}
+		ask = append(ask, m)
 	}
 	switch {
-	case f.Candidate != "" && !known:
+	case len(ask) > 0:
+	case f.Candidate != "":
 		return "candidate does not exists"
-	case len(c.Members) == 0 || (len(c.Members) == 1 && c.Members[0].Name == c.Leader.Name):
+	case priority:
+		return action + " is not possible: can not find sync_standby"
+	default:
 		return action + " is not possible: cluster does not have members except leader"
 	}
-	for _, a := range h.node.Ask(ctx, ask) {
-		if a.Err == nil && a.Status.HasPosition && !a.Status.WatchdogFailed && !a.Status.Tags.NoFailover() {
+	for _, m := range a.node.Ask(ctx, ask) {
+		if m.Err == nil && m.Status.HasPosition && !m.Status.WatchdogFailed && !m.Status.Tags.NoFailover() {
 			return ""
 		}
 	}
@@ -176,7 +162,7 @@ func (h *handler) possible(ctx context.Context, c cluster.Cluster, f cluster.Fai
 }
 
 // awaitFailover waits until the store shows another leader that is primary, or that the request was dropped.
-func (h *handler) awaitFailover(ctx context.Context, r *Report, old, candidate, action string) (int, string) {
+func (a *API) awaitFailover(ctx context.Context, r *Report, old, candidate, action string) (int, string) {
 	limit := 2 * max(10*time.Second, r.LoopWait)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -184,7 +170,7 @@ func (h *handler) awaitFailover(ctx context.Context, r *Report, old, candidate, 
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		c, err := h.node.ReadCluster(ctx)
+		c, err := a.node.ReadCluster(ctx)
 		switch {
 		case err == nil && c.Leader.Name != "" && c.Leader.Name != old:
 			if candidate == "" || c.Leader.Name == candidate {
@@ -204,25 +190,26 @@ func (h *handler) awaitFailover(ctx context.Context, r *Report, old, candidate, 
 }
 
 // deleteSwitchover is DELETE /switchover.
-func (h *handler) deleteSwitchover(w http.ResponseWriter, req *http.Request, _ *Report) {
-	ctx, cancel := context.WithTimeout(req.Context(), storeTimeout)
+func (a *API) deleteSwitchover(x *exchange) {
+	ctx, cancel := context.WithTimeout(x.req.Context(), storeTimeout)
 	defer cancel()
-	c, err := h.node.ReadCluster(ctx)
+	c, err := a.node.ReadCluster(ctx)
 	if err != nil {
-		writeText(w, http.StatusServiceUnavailable, "the store does not answer: "+err.Error())
+		x.text(http.StatusServiceUnavailable, "the store does not answer: "+err.Error())
 		return
 	}
 	if !c.Failover.Requested() || c.Failover.ScheduledAt.IsZero() {
-		writeText(w, http.StatusNotFound, "no switchover is scheduled")
+		x.text(http.StatusNotFound, "no switchover is scheduled")
 		return
 	}
+	x.with = failoverView(c.Failover)
 	version := c.Failover.Version
-	switch err := h.node.WriteFailover(ctx, cluster.Failover{}, &version); {
+	switch err := a.node.WriteFailover(ctx, cluster.Failover{}, &version); {
 	case err == nil:
-		writeText(w, http.StatusOK, "scheduled switchover deleted")
+		x.text(http.StatusOK, "scheduled switchover deleted")
 	case errors.Is(err, dcs.ErrConflict):
-		writeText(w, http.StatusConflict, "the switchover was changed by somebody else")
+		x.text(http.StatusConflict, "the switchover was changed by somebody else")
 	default:
-		writeText(w, http.StatusServiceUnavailable, "failed to write failover key into DCS")
+		x.text(http.StatusServiceUnavailable, "failed to write failover key into DCS")
 	}
 }

@@ -95,66 +95,68 @@ func parseQuestion(b []byte, promise bool) (Question, error) {
 
 // question answers POST /pgregent/promise and POST /pgregent/vote: 200 with a yes or a no, 400 for what is no question,
 // 409 for one that is meant for somebody else.
-func (h *handler) question(w http.ResponseWriter, req *http.Request, r *Report) {
+func (a *API) question(x *exchange) {
 	promise := false
-	switch req.URL.Path {
+	switch x.req.URL.Path {
 	case "/pgregent/promise":
 		promise = true
 	case "/pgregent/vote":
 	default:
-		writeText(w, http.StatusNotFound, "no such request")
+		x.text(http.StatusNotFound, "no such request")
 		return
 	}
-	b, err := io.ReadAll(io.LimitReader(req.Body, maxRequest+1))
-	if err != nil {
-		writeText(w, http.StatusBadRequest, err.Error())
+	b, no := x.raw(false)
+	if no != nil {
+		x.text(no.code, no.text)
 		return
 	}
 	q, err := parseQuestion(b, promise)
 	if err != nil {
-		writeText(w, http.StatusBadRequest, err.Error())
+		x.text(http.StatusBadRequest, err.Error())
 		return
 	}
+	r := x.report
 	if q.Scope != r.Scope || q.To != r.Name {
-		writeText(w, http.StatusConflict, fmt.Sprintf("this is member %q of %q: correct api_url of %q", r.Name, r.Scope, q.To))
+		x.text(http.StatusConflict, fmt.Sprintf("this is member %q of %q: correct api_url of %q", r.Name, r.Scope, q.To))
 		return
 	}
 	stamp := dcs.Stamp{Epoch: q.Epoch, Counter: q.Counter}
-	var a dcs.VoterAnswer
+	var v dcs.VoterAnswer
 	if promise {
 		ttl := time.Duration(math.Ceil(q.TTL * float64(time.Second)))
-		a = h.node.Promise(dcs.PromiseRequest{Holder: q.From, Nonce: q.Nonce, Stamp: stamp, TTL: dcs.Seconds(ttl)})
+		v = a.node.Promise(dcs.PromiseRequest{Holder: q.From, Nonce: q.Nonce, Stamp: stamp, TTL: dcs.Seconds(ttl)})
 	} else {
-		a = h.node.Vote(dcs.VoteRequest{Taker: q.From, Stamp: stamp})
+		v = a.node.Vote(dcs.VoteRequest{Taker: q.From, Stamp: stamp})
 	}
-	h.o.Log.Debug("a member asked", "request", req.URL.Path, "from", q.From, "stamp", stamp.String(), "yes", a.Yes, "why", a.Why)
-	writeJSON(w, http.StatusOK, reply{Version: questionVersion, From: r.Name, Yes: a.Yes, Why: a.Why, Left: a.Left.Seconds(), Known: a.Known})
+	x.set.log.Debug("a member asked", "request", x.req.URL.Path, "from", q.From, "stamp", stamp.String(), "yes", v.Yes, "why", v.Why)
+	x.json(http.StatusOK, reply{Version: questionVersion, From: r.Name, Yes: v.Yes, Why: v.Why, Left: v.Left.Seconds(), Known: v.Known})
 }
 
-// failsafe answers a Patroni leader that asks for our consent while the store is silent (reference section 2.8).
-func (h *handler) failsafe(w http.ResponseWriter, req *http.Request, _ *Report) {
-	m, err := body(req)
-	if err != nil {
-		writeText(w, http.StatusBadRequest, err.Error())
+// failsafe answers a Patroni leader that asks for our consent while the store is silent (reference section 2.8). Fields
+// that are not known are let pass: a later Patroni may send more, and a no would end its primary.
+func (a *API) failsafe(x *exchange) {
+	m, no := x.object(false)
+	if no != nil {
+		x.text(no.code, no.text)
 		return
 	}
 	for _, key := range []string{"name", "conn_url", "api_url"} {
 		if s, ok := m[key].(string); !ok || s == "" || len(s) > maxName {
-			writeText(w, http.StatusBadRequest, key+": a text is needed")
+			x.text(http.StatusBadRequest, key+": a text is needed")
 			return
 		}
 	}
-	lsn, err := h.node.Accept(m["name"].(string))
+	lsn, err := a.node.Accept(m["name"].(string))
 	switch {
 	case errors.Is(err, ErrFailsafeOff):
-		writeText(w, http.StatusBadGateway, err.Error())
+		x.text(http.StatusBadGateway, err.Error())
 	case err != nil:
-		writeText(w, http.StatusInternalServerError, err.Error())
+		x.text(http.StatusInternalServerError, err.Error())
 	default:
 		if lsn != 0 {
-			w.Header().Set("lsn", strconv.FormatUint(uint64(lsn), 10))
+			x.w.Header().Set("lsn", strconv.FormatUint(uint64(lsn), 10))
 		}
-		writeText(w, http.StatusOK, accepted)
+		x.text(http.StatusOK, accepted)
 	}
 }
 

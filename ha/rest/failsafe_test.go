@@ -99,7 +99,7 @@ func TestFailsafe(t *testing.T) {
 	n.refuse = errors.New("this member is taking the lease")
 	code, _, _ = call(n, Options{}, "POST", "/failsafe", body)
 	require.Equal(t, 500, code)
-	for _, bad := range []string{"", "[]", `{"name":"p"}`, `{"name":"","conn_url":"x","api_url":"y"}`, `{"name":1,"conn_url":"x","api_url":"y"}`} {
+	for _, bad := range []string{"null", "[]", `{"name":"p"}`, `{"name":"","conn_url":"x","api_url":"y"}`, `{"name":1,"conn_url":"x","api_url":"y"}`} {
 		code, _, _ = call(n, Options{}, "POST", "/failsafe", bad)
 		require.Equal(t, 400, code, bad)
 	}
@@ -108,7 +108,7 @@ func TestFailsafe(t *testing.T) {
 
 func TestQuestionsThatAreRefused(t *testing.T) {
 	for _, bad := range []string{
-		"", "null", "[]", goodPromise + "x", goodPromise + goodPromise,
+		"null", "[]", goodPromise + "x", goodPromise + goodPromise,
 		strings.Replace(goodPromise, `"version":1`, `"version":2`, 1),
 		strings.Replace(goodPromise, `"epoch":3`, `"epoch":0`, 1),
 		strings.Replace(goodPromise, `"epoch":3`, `"epoch":-3`, 1),
@@ -118,12 +118,15 @@ func TestQuestionsThatAreRefused(t *testing.T) {
 		strings.Replace(goodPromise, `"from":"b"`, `"from":""`, 1),
 		strings.Replace(goodPromise, `"from":"b"`, `"from":"`+strings.Repeat("b", 600)+`"`, 1),
 		strings.Replace(goodPromise, `"ttl":8`, `"ttl":8,"more":1`, 1),
-		goodPromise + strings.Repeat(" ", maxRequest),
 	} {
 		n := primaryNode()
 		code, _, _ := call(n, Options{}, "POST", "/pgregent/promise", bad)
 		require.Equal(t, 400, code, bad)
 		require.Empty(t, n.promises)
+	}
+	for body, want := range map[string]int{"": 411, goodPromise + strings.Repeat(" ", maxRequest): 413} {
+		code, _, _ := call(primaryNode(), Options{}, "POST", "/pgregent/promise", body)
+		require.Equal(t, want, code)
 	}
 	code, _, _ := call(primaryNode(), Options{}, "POST", "/pgregent/other", goodVote)
 	require.Equal(t, 404, code)

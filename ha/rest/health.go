@@ -1,6 +1,8 @@
 package rest
 
 import (
+	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -35,50 +37,60 @@ func health(r *Report, path string, query url.Values, now time.Time) int {
 	}
 	switch {
 	case has("standby_leader", "standby-leader"):
-		return code(false) // standby clusters are not supported yet, so nobody is one
+		return code(h.standbyLeader)
 	case has("leader"):
 		return code(h.leader)
-	case has("master", "primary", "read-write") || path == "/":
+	case has("master", "primary", "read-write") || path == "/" || path == "":
 		return code(h.primary)
 	case has("replica"):
 		return tagged(h.replica)
 	case has("read-only") && !has("sync", "quorum"):
-		return tagged(h.primary || h.replica)
+		return tagged(h.primary || h.standbyLeader || h.replica)
 	case has("health"):
 		return tagged(r.State == cluster.StateRunning && r.Server.Answered)
 	case !r.ClusterFresh:
 		return code(false)
-	case has("/read-only-quorum"):
-		return tagged(h.primary || (h.replica && h.quorum))
-	case has("/read-only-sync"):
-		return tagged(h.primary || (h.replica && h.sync))
-	case has("/sync"):
+	}
+	switch path {
+	case "/sync", "/synchronous":
 		return tagged(h.replica && h.sync)
-	case has("/quorum"):
+	case "/quorum":
 		return tagged(h.replica && h.quorum)
-	case has("/async"):
+	case "/async", "/asynchronous":
 		return tagged(h.replica && !h.sync && !h.quorum)
+	case "/read-only-quorum":
+		return tagged(h.primary || h.standbyLeader || h.replica && h.quorum)
+	case "/read-only-sync", "/read-only-synchronous":
+		return tagged(h.primary || h.standbyLeader || h.replica && h.sync)
 	}
 	return code(false)
 }
 
-type judgement struct{ leader, primary, replica, sync, quorum bool }
+type judgement struct{ leader, primary, standbyLeader, replica, sync, quorum bool }
 
 func judge(r *Report, query url.Values, now time.Time) judgement {
 	var j judgement
 	s := r.Server
 	j.sync, j.quorum = syncRole(r)
+	standby := r.Cluster.Config.StandbyCluster
 	leads := r.IsLeader && now.Before(r.LeaderUntil)
-	if !r.ClusterFresh && r.Paused {
+	isPrimary := s.Answered && s.Role == postgres.RolePrimary
+	isReplica := s.Answered && s.Role == postgres.RoleReplica
+	switch {
+	case !r.ClusterFresh && r.Paused:
 		// The store is silent and nobody may move the leadership: what runs as primary is the primary.
-		leads = s.Answered && s.Role == postgres.RolePrimary
+		j.primary = isPrimary
+		j.standbyLeader = isReplica && standby && r.Role == cluster.RoleStandbyLeader
+		leads = j.primary || j.standbyLeader
+	case standby:
+		j.standbyLeader = leads && isReplica
+	default:
+		j.primary = leads && isPrimary
 	}
 	j.leader = leads
-	j.primary = leads && s.Answered && s.Role == postgres.RolePrimary
-	running := s.Answered && s.Role == postgres.RoleReplica && r.State == cluster.StateRunning
 	want := query.Get("replication_state")
-	j.replica = !leads && running && !r.Tags.NoLoadBalance() && !lagging(r, query.Get("lag")) &&
-		(want == "" || want == replicationState(s))
+	j.replica = !leads && isReplica && r.State == cluster.StateRunning && !(standby && r.Role == cluster.RoleStandbyLeader) &&
+		!r.Tags.NoLoadBalance() && !lagging(r, query.Get("lag")) && (want == "" || want == replicationState(s))
 	return j
 }
 
@@ -86,42 +98,42 @@ func judge(r *Report, query url.Values, now time.Time) judgement {
 func leaderEnd(r *Report) wal.LSN { return max(r.Cluster.Status.Optime, r.Server.LatestEnd) }
 
 func lagging(r *Report, lag string) bool {
+	if lag == "" {
+		return false
+	}
 	limit, ok := parseSize(lag)
 	end := leaderEnd(r)
-	return ok && end > 0 && end > r.Server.Replayed+wal.LSN(limit)
+	return ok && end > 0 && behind(end, r.Server.Replayed) > limit
 }
 
-// parseSize reads bytes or a number with B, kB, MB, GB, TB. Anything else is no limit.
-func parseSize(s string) (uint64, bool) {
-	s = strings.TrimSpace(s)
-	digits := strings.TrimRight(s, "BkKMGTb ")
-	v, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 64)
-	if err != nil {
-		return 0, false
+// behind is how many bytes a position is behind the end; negative when it is ahead.
+func behind(end, at wal.LSN) int64 {
+	if end >= at {
+		return int64(min(uint64(end-at), math.MaxInt64))
 	}
-	shift := map[string]uint{"": 0, "B": 0, "kB": 10, "MB": 20, "GB": 30, "TB": 40}
-	by, ok := shift[strings.TrimSpace(s[len(digits):])]
-	if !ok || v > 1<<(63-by) {
-		return 0, false
-	}
-	return v << by, true
+	return -int64(min(uint64(at-end), math.MaxInt64))
 }
 
-// tagsMatch checks tag_<key>=<value> parameters against the configured tags.
+// tagsMatch checks tag_<key>=<value> parameters against the tags as published: a switch that is off is not there.
 func tagsMatch(tags cluster.Tags, query url.Values) bool {
+	var published cluster.Tags
 	for k, want := range query {
 		name, ok := strings.CutPrefix(k, "tag_")
-		if !ok || len(want) == 0 {
+		if !ok || len(want) == 0 || want[0] == "" { // Patroni's parser drops a parameter without a value
 			continue
 		}
-		have, ok := tags[name]
-		if !ok || tagText(have) != want[0] {
+		if published == nil {
+			published = tags.Published()
+		}
+		have, ok := published[name]
+		if !ok || have == nil || tagText(have) != want[0] {
 			return false
 		}
 	}
 	return true
 }
 
+// tagText is a tag's value as Patroni compares it: what is no text is put into lower case.
 func tagText(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -129,13 +141,13 @@ func tagText(v any) string {
 	case bool:
 		return strconv.FormatBool(v)
 	case float64:
-		return strconv.FormatFloat(v, 'f', -1, 64)
-	case int:
-		return strconv.Itoa(v)
-	case nil:
-		return "none"
+		s := strconv.FormatFloat(v, 'f', -1, 64)
+		if !strings.Contains(s, ".") {
+			s += ".0"
+		}
+		return s
 	}
-	return ""
+	return strings.ToLower(fmt.Sprint(v))
 }
 
 // liveness says whether the loop turns (reference section 2.5).
@@ -152,23 +164,31 @@ func liveness(r *Report, now time.Time) int {
 
 // readiness says whether the node may be counted on, during a rolling update for example (reference section 2.5).
 func readiness(r *Report, query url.Values, now time.Time) int {
-	j := judge(r, nil, now)
 	s := r.Server
-	if j.leader {
+	if judge(r, nil, now).leader {
 		return http.StatusOK
 	}
-	if !s.Answered || r.State != cluster.StateRunning || !s.Streaming || leaderEnd(r) == 0 {
+	if !s.Answered || r.State != cluster.StateRunning || !s.Streaming {
+		return http.StatusServiceUnavailable
+	}
+	end := s.LatestEnd
+	if r.ClusterFresh {
+		end = leaderEnd(r)
+	} else if end == 0 {
+		if r.FailsafeActive {
+			return http.StatusOK
+		}
 		return http.StatusServiceUnavailable
 	}
 	limit, ok := parseSize(query.Get("lag"))
 	if !ok {
-		limit = uint64(max(r.MaxLag, 0))
+		limit = r.MaxLag
 	}
 	have := s.Replayed
 	if query.Get("mode") == "write" {
-		have = max(s.Received, s.Replayed)
+		have = max(s.Received, s.Written, s.Replayed)
 	}
-	if leaderEnd(r) > have && uint64(leaderEnd(r)-have) > limit {
+	if behind(end, have) > limit {
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusOK

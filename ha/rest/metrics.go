@@ -3,7 +3,6 @@ package rest
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -18,24 +17,27 @@ func metrics(r *Report, now time.Time) []byte {
 	s := r.Server
 	primary := s.Answered && s.Role == postgres.RolePrimary
 	replica := s.Answered && s.Role == postgres.RoleReplica
+	standbyLeader := replica && r.Cluster.Config.StandbyCluster && r.Role == cluster.RoleStandbyLeader
 	sync, quorum := syncRole(r)
 	sync, quorum = sync && replica, quorum && replica
 
-	m.gauge("patroni_version", "Patroni protocol version without periods.", versionNumber(cluster.ProtocolVersion))
+	m.text("patroni_version", "Patroni semver without periods.", "gauge", versionNumber(cluster.ProtocolVersion))
 	m.flag("patroni_postgres_running", "Value is 1 if Postgres is running, 0 otherwise.", r.State == cluster.StateRunning && s.Answered)
 	m.gauge("patroni_postmaster_start_time", "Epoch seconds since Postgres started.", epoch(s.PostmasterStart))
 	m.flag("patroni_primary", "Value is 1 if this node is the leader, 0 otherwise.", primary)
 	m.counter("patroni_xlog_location", "Current location of the Postgres transaction log, 0 if this node is not the leader.", pick(primary, float64(s.Current)))
-	m.flag("patroni_standby_leader", "Value is 1 if this node is the standby_leader, 0 otherwise.", false)
-	m.flag("patroni_replica", "Value is 1 if this node is a replica, 0 otherwise.", replica)
+	m.flag("patroni_standby_leader", "Value is 1 if this node is the standby_leader, 0 otherwise.", standbyLeader)
+	m.flag("patroni_replica", "Value is 1 if this node is a replica, 0 otherwise.", replica && !standbyLeader)
 	m.flag("patroni_sync_standby", "Value is 1 if this node is a sync standby, 0 otherwise.", sync)
 	m.flag("patroni_quorum_standby", "Value is 1 if this node is a quorum standby, 0 otherwise.", quorum)
 	m.counter("patroni_xlog_received_location", "Current location of the received Postgres transaction log, 0 if this node is not a replica.", pick(replica, float64(max(s.Received, s.Written, s.Replayed))))
 	m.counter("patroni_xlog_replayed_location", "Current location of the replayed Postgres transaction log, 0 if this node is not a replica.", pick(replica, float64(s.Replayed)))
 	m.gauge("patroni_xlog_replayed_timestamp", "Current timestamp of the replayed Postgres transaction log, 0 if null.", pick(replica, epoch(s.ReplayedAt)))
 	m.flag("patroni_xlog_paused", "Value is 1 if the Postgres xlog is paused, 0 otherwise.", replica && s.ReplayPaused)
-	m.flag("patroni_postgres_streaming", "Value is 1 if Postgres is streaming, 0 otherwise.", replica && s.Streaming)
-	m.flag("patroni_postgres_in_archive_recovery", "Value is 1 if Postgres is replicating from the archive, 0 otherwise.", replica && !s.Streaming && s.RestoreCommand)
+	if s.Answered { // Patroni asks for 9.6 or later
+		m.flag("patroni_postgres_streaming", "Value is 1 if Postgres is streaming, 0 otherwise.", replica && s.Streaming)
+		m.flag("patroni_postgres_in_archive_recovery", "Value is 1 if Postgres is replicating from archive, 0 otherwise.", replica && !s.Streaming && s.RestoreCommand)
+	}
 	m.gauge("patroni_postgres_server_version", "Version of Postgres (if running), 0 otherwise.", float64(s.Version))
 	m.flag("patroni_cluster_unlocked", "Value is 1 if the cluster is unlocked, 0 if locked.", r.Unlocked || !r.ClusterFresh)
 	m.flag("patroni_failsafe_mode_is_active", "Value is 1 if failsafe mode is active, 0 if inactive.", r.FailsafeActive)
@@ -43,23 +45,17 @@ func metrics(r *Report, now time.Time) []byte {
 	_, listed := r.Cluster.Failsafe.Members[r.Name]
 	m.flag("patroni_failsafe_member", "Value is 1 if this node is in the failsafe key, 0 otherwise.", listed)
 	m.counter("patroni_postgres_timeline", "Postgres timeline of this node (if running), 0 otherwise.", float64(s.Timeline))
-	m.gauge("patroni_dcs_last_seen", "Epoch timestamp when the store was last contacted successfully.", float64(unixOr0(r.ClusterAt)))
+	m.gauge("patroni_dcs_last_seen", "Epoch timestamp when DCS was last contacted successfully by Patroni.", float64(unixOr0(r.ClusterAt)))
 	m.flag("patroni_pending_restart", "Value is 1 if the node needs a restart, 0 otherwise.", len(r.PendingRestart) > 0)
 	m.flag("patroni_is_paused", "Value is 1 if auto failover is disabled, 0 otherwise.", r.Paused)
-	m.gauge("patroni_postgres_state", stateHelp(), stateIndex(r.State))
+	state := r.State
+	if !s.Answered && state == cluster.StateRunning {
+		state = cluster.StateUnknown
+	}
+	m.gauge("patroni_postgres_state", stateHelp(), stateIndex(state))
 	m.gauge("patroni_failover_priority", "Failover priority of the node.", float64(r.Tags.FailoverPriority()))
 
-	m.flag("pgregent_writable", "Value is 1 if PostgreSQL accepts writes here under the lease.", r.Writable && now.Before(r.LeaderUntil))
-	m.gauge("pgregent_lease_seconds_left", "Seconds until the fence if the lease is not renewed, 0 without the lease.", pick(r.IsLeader, max(r.LeaderUntil.Sub(now).Seconds(), 0)))
-	m.gauge("pgregent_lease_epoch", "Epoch of the lease that this node last held.", float64(r.Epoch))
-	m.flag("pgregent_unfit", "Value is 1 if this node must not lead because of a setting that is not supported.", r.Unfit != "")
-	m.flag("pgregent_fence_bounded", "Value is 1 if a primary here ends by its deadline whatever happens to the agent.", r.Fence.Bounded)
-	for _, rung := range r.Fence.Rungs {
-		m.flag("pgregent_fence_rung_"+strings.ReplaceAll(rung, "-", "_"), "Value is 1 if this means of the fence is active.", true)
-	}
-	for _, name := range slices.Sorted(maps.Keys(r.Counters)) {
-		m.counter("pgregent_"+name, "Counter of this node's loop.", r.Counters[name])
-	}
+	ownMetrics(&m, r, now)
 	return m.b.Bytes()
 }
 
@@ -68,8 +64,13 @@ type metricWriter struct {
 	labels string
 }
 
+// text writes a value that is no plain number: Patroni's version has a leading zero.
+func (m *metricWriter) text(name, help, kind, v string) {
+	fmt.Fprintf(&m.b, "# HELP %s %s\n# TYPE %s %s\n%s%s %s\n", name, help, name, kind, name, m.labels, v)
+}
+
 func (m *metricWriter) write(kind, name, help string, v float64) {
-	fmt.Fprintf(&m.b, "# HELP %s %s\n# TYPE %s %s\n%s%s %s\n", name, help, name, kind, name, m.labels, number(v))
+	m.text(name, help, kind, number(v))
 }
 
 func (m *metricWriter) gauge(name, help string, v float64)   { m.write("gauge", name, help, v) }
@@ -103,17 +104,13 @@ func escape(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s)
 }
 
-// versionNumber is a dotted version with every part padded to two digits: 4.1.4 is 40104.
-func versionNumber(v string) float64 {
-	n := 0
+// versionNumber is a dotted version with every part padded to two digits: 4.1.4 is 040104.
+func versionNumber(v string) string {
+	var b strings.Builder
 	for part := range strings.SplitSeq(v, ".") {
-		d := 0
-		for _, r := range part {
-			d = d*10 + int(r-'0')
-		}
-		n = n*100 + d
+		fmt.Fprintf(&b, "%02s", part)
 	}
-	return float64(n)
+	return b.String()
 }
 
 // states are the member states in the order of their numbers (reference section 1.5).
@@ -125,14 +122,20 @@ func states() []string {
 
 func stateIndex(s string) float64 { return float64(slices.Index(states(), s)) }
 
+// stateHelp is Patroni's help with its line of values: the names of its enumeration.
 func stateHelp() string {
+	short := map[string]string{"initializing new cluster": "initdb", "running custom bootstrap script": "custom_bootstrap", "starting after custom bootstrap": "bootstrap_starting"}
 	var b strings.Builder
 	b.WriteString("Numeric representation of Postgres state.\n# Values:")
 	for i, s := range states() {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		fmt.Fprintf(&b, " %d=%s", i, strings.ReplaceAll(s, " ", "_"))
+		name := short[s]
+		if name == "" {
+			name = strings.ReplaceAll(s, " ", "_")
+		}
+		fmt.Fprintf(&b, " %d=%s", i, name)
 	}
 	return b.String()
 }

@@ -50,4 +50,5 @@ type Refusal struct {
 	Conflict bool // the state of things is against it, not this node: 409
 }
 
+// Error is the text.
 func (r *Refusal) Error() string { return r.Text }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/ha/cluster"
 	"github.com/pgregent/pgregent/postgres"
 	"github.com/pgregent/pgregent/postgres/wal"
@@ -84,7 +85,20 @@ type Report struct {
 	End            wal.Position // where the local WAL ends as far as known, also of a stopped server
 	WasPrimary     bool         // pg_control was last written by a primary
 	Fence          Fence
-	Counters       map[string]float64 // name to value, for /metrics; names without the pgregent_ prefix
+	// Counters are shown in /metrics, name to value, names without the pgregent_ prefix. A name may bring labels:
+	// switchovers_total{reason="request",result="done"}.
+	Counters map[string]float64
+	// Histograms are shown in /metrics in the same way; their values are seconds.
+	Histograms map[string]Histogram
+	// Store is what the store's client counted; nil: not known.
+	Store *dcs.Stats
+}
+
+// Histogram is how long something took.
+type Histogram struct {
+	Bounds []float64 // inclusive upper bounds of the buckets in seconds, ascending; the last bucket has none
+	Counts []uint64  // one more than Bounds, each value in one bucket only
+	Sum    float64   // seconds
 }
 
 // Fence is what the guard says of itself: the means that are active, and what they give.
@@ -124,6 +138,7 @@ type PgregentStatus struct {
 	Reason     string              `json:"reason"`
 	Detail     string              `json:"detail"`
 	Task       string              `json:"task,omitempty"`
+	Progress   *TaskProgress       `json:"task_progress,omitempty"`
 	Unfit      string              `json:"unfit,omitempty"`
 	Epoch      uint64              `json:"epoch,omitempty"`
 	StoreAge   float64             `json:"store_age"` // seconds since the store last answered; negative: never
@@ -135,6 +150,12 @@ type PgregentStatus struct {
 	Promotions []cluster.Promotion `json:"promotions,omitempty"`
 	Fence      *Fence              `json:"fence,omitempty"`
 	Failsafe   *FailsafeStatus     `json:"failsafe,omitempty"`
+}
+
+// TaskProgress is how far the running task has come, in bytes.
+type TaskProgress struct {
+	Done  uint64 `json:"done"`
+	Total uint64 `json:"total,omitempty"` // 0: not known
 }
 
 // FailsafeStatus is what a node knows of failsafe mode (lease rules R12 to R14).

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pgregent/pgregent/ha/cluster"
@@ -18,7 +19,7 @@ type statusJSON struct {
 	PostmasterStart string                     `json:"postmaster_start_time,omitempty"`
 	Role            string                     `json:"role"`
 	ServerVersion   int                        `json:"server_version,omitempty"`
-	XLog            *xlogJSON                  `json:"xlog,omitempty"`
+	XLog            any                        `json:"xlog,omitempty"` // primaryXLog or replicaXLog
 	SyncStandby     bool                       `json:"sync_standby,omitempty"`
 	QuorumStandby   bool                       `json:"quorum_standby,omitempty"`
 	Timeline        wal.Timeline               `json:"timeline,omitempty"`
@@ -32,26 +33,30 @@ type statusJSON struct {
 	SystemID        string                     `json:"database_system_identifier,omitempty"`
 	PendingRestart  bool                       `json:"pending_restart,omitempty"`
 	PendingReason   map[string]postgres.Change `json:"pending_restart_reason,omitempty"`
-	WatchdogFailed  bool                       `json:"watchdog_failed,omitempty"`
 	Patroni         patroniJSON                `json:"patroni"`
+	Scheduled       map[string]any             `json:"scheduled_restart,omitempty"`
+	WatchdogFailed  bool                       `json:"watchdog_failed,omitempty"`
 	Pgregent        *PgregentStatus            `json:"pgregent,omitempty"`
 }
 
-type xlogJSON struct {
-	Location  *uint64 `json:"location,omitempty"`
-	Received  *uint64 `json:"received_location,omitempty"`
-	Replayed  *uint64 `json:"replayed_location,omitempty"`
-	Timestamp *string `json:"replayed_timestamp,omitempty"`
-	Paused    *bool   `json:"paused,omitempty"`
+type primaryXLog struct {
+	Location uint64 `json:"location"`
+}
+
+type replicaXLog struct {
+	Received  uint64  `json:"received_location"`
+	Replayed  uint64  `json:"replayed_location"`
+	Timestamp *string `json:"replayed_timestamp"` // null: nothing was replayed yet
+	Paused    bool    `json:"paused"`
 }
 
 type replicationJSON struct {
-	User     string `json:"usename"`
-	Name     string `json:"application_name"`
-	Addr     string `json:"client_addr"`
-	State    string `json:"state"`
-	Sync     string `json:"sync_state"`
-	Priority int    `json:"sync_priority"`
+	User     string  `json:"usename"`
+	Name     string  `json:"application_name"`
+	Addr     *string `json:"client_addr"` // null: a Unix socket
+	State    string  `json:"state"`
+	Sync     string  `json:"sync_state"`
+	Priority int     `json:"sync_priority"`
 }
 
 type patroniJSON struct {
@@ -60,8 +65,8 @@ type patroniJSON struct {
 	Name    string `json:"name"`
 }
 
-// pythonTime is how Patroni prints a moment: 2026-11-22 19:55:24.909680+00:00.
-const pythonTime = "2006-01-02 15:04:05.000000-07:00"
+// pythonTime is how Patroni prints a moment: 2026-11-22 19:55:24.909680+00:00, without a fraction that is 0.
+func pythonTime(t time.Time) string { return strings.Replace(pythonISO(t.UTC()), "T", " ", 1) }
 
 func ptr[T any](v T) *T { return &v }
 
@@ -78,29 +83,40 @@ func status(r *Report, now time.Time) statusJSON {
 		Patroni:        patroniJSON{cluster.ProtocolVersion, r.Scope, r.Name},
 		Pgregent:       pgregentStatus(r, now),
 	}
+	if r.ScheduledRestart != nil {
+		b.Scheduled = restartView(*r.ScheduledRestart)
+	}
 	if !s.Answered {
 		if r.State == cluster.StateRunning {
 			b.State = cluster.StateUnknown
 		}
 		return b
 	}
-	b.PostmasterStart = s.PostmasterStart.UTC().Format(pythonTime)
+	b.PostmasterStart = pythonTime(s.PostmasterStart)
 	b.ServerVersion, b.Timeline = s.Version, s.Timeline
 	switch s.Role {
 	case postgres.RolePrimary:
 		b.Role = cluster.RolePrimary
-		b.XLog = &xlogJSON{Location: ptr(uint64(s.Current))}
+		b.XLog = primaryXLog{uint64(s.Current)}
 	case postgres.RoleReplica:
 		b.Role = cluster.RoleReplica
-		b.XLog = &xlogJSON{Received: ptr(uint64(max(s.Received, s.Written, s.Replayed))), Replayed: ptr(uint64(s.Replayed)), Paused: ptr(s.ReplayPaused)}
-		if !s.ReplayedAt.IsZero() {
-			b.XLog.Timestamp = ptr(s.ReplayedAt.UTC().Format(pythonTime))
+		if r.Cluster.Config.StandbyCluster && r.Role != "" {
+			b.Role = r.Role
 		}
+		x := replicaXLog{Received: uint64(max(s.Received, s.Written, s.Replayed)), Replayed: uint64(s.Replayed), Paused: s.ReplayPaused}
+		if !s.ReplayedAt.IsZero() {
+			x.Timestamp = ptr(pythonTime(s.ReplayedAt))
+		}
+		b.XLog = x
 		b.ReplState = replicationState(s)
 		b.SyncStandby, b.QuorumStandby = syncRole(r)
 	}
 	for _, w := range s.Walsenders {
-		b.Replication = append(b.Replication, replicationJSON{w.User, w.ApplicationName, w.ClientAddr, w.State, w.SyncState, w.SyncPriority})
+		row := replicationJSON{User: w.User, Name: w.ApplicationName, State: w.State, Sync: w.SyncState, Priority: w.SyncPriority}
+		if w.ClientAddr != "" {
+			row.Addr = ptr(w.ClientAddr)
+		}
+		b.Replication = append(b.Replication, row)
 	}
 	return b
 }
@@ -137,6 +153,9 @@ func pgregentStatus(r *Report, now time.Time) *PgregentStatus {
 		Version: r.Version, Reason: r.Reason, Detail: r.Detail, Task: r.Task, Unfit: r.Unfit, Epoch: r.Epoch,
 		StoreAge: -1, Writable: r.Writable && now.Before(r.LeaderUntil), End: r.End, WasPrimary: r.WasPrimary, Promotions: r.Promotions, Fence: &r.Fence,
 		Failsafe: r.Failsafe,
+	}
+	if r.TaskProgress != nil {
+		p.Progress = &TaskProgress{r.TaskProgress.DoneBytes, r.TaskProgress.TotalBytes}
 	}
 	if !r.ClusterAt.IsZero() {
 		p.StoreAge = now.Sub(r.ClusterAt).Seconds()

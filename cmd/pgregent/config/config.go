@@ -46,24 +46,6 @@ type Config struct {
 	tree map[string]any
 }
 
-// RestAPI is the section restapi.
-type RestAPI struct {
-	Listen, Connect                        string
-	Username, Password                     string
-	CertFile, KeyFile, KeyPassword, CAFile string
-	VerifyClient                           string
-	Headers                                map[string]string
-}
-
-// URL is the api_url that the other members ask.
-func (r RestAPI) URL() string {
-	scheme := "http"
-	if r.CertFile != "" {
-		scheme = "https"
-	}
-	return scheme + "://" + r.Connect + "/patroni"
-}
-
 // Ctl is how other members and tools are contacted.
 type Ctl struct {
 	Insecure                  bool
@@ -321,12 +303,6 @@ func build(tree map[string]any) (*Config, []error) {
 	}
 	c := &Config{
 		Name: need("name"), Scope: need("scope"), Namespace: r.text("namespace"), tree: tree,
-		RestAPI: RestAPI{
-			Listen: need("restapi.listen"), Connect: r.text("restapi.connect_address"),
-			Username: r.text("restapi.authentication.username"), Password: r.text("restapi.authentication.password"),
-			CertFile: r.text("restapi.certfile"), KeyFile: r.text("restapi.keyfile"), KeyPassword: r.text("restapi.keyfile_password"),
-			CAFile: r.text("restapi.cafile"), VerifyClient: r.text("restapi.verify_client"), Headers: r.texts("restapi.http_extra_headers"),
-		},
 		Ctl: Ctl{
 			Insecure: r.bool("ctl.insecure"), CACert: r.text("ctl.cacert"), CertFile: r.text("ctl.certfile"), KeyFile: r.text("ctl.keyfile"),
 			KeyPassword: r.text("ctl.keyfile_password"), Username: r.text("ctl.authentication.username"), Password: r.text("ctl.authentication.password"),
@@ -339,12 +315,9 @@ func build(tree map[string]any) (*Config, []error) {
 	if c.Namespace == "" {
 		c.Namespace = "service"
 	}
-	if c.RestAPI.Connect == "" {
-		c.RestAPI.Connect = c.RestAPI.Listen
-	}
-	if c.RestAPI.CertFile != "" && c.RestAPI.KeyFile == "" {
-		c.RestAPI.KeyFile = c.RestAPI.CertFile // one file may hold both
-	}
+	var more []error
+	c.RestAPI, more = restAPI(r)
+	errs = append(errs, more...)
 	if c.Ctl.Username == "" {
 		c.Ctl.Username, c.Ctl.Password = c.RestAPI.Username, c.RestAPI.Password
 	}

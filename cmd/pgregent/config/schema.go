@@ -38,6 +38,8 @@ func schema() map[string]kind {
 		"restapi.listen": kindText, "restapi.connect_address": kindText, "restapi.allowlist": kindList,
 		"restapi.allowlist_include_members": kindBool, "restapi.http_extra_headers": kindMap, "restapi.https_extra_headers": kindMap,
 		"restapi.request_queue_size": kindInt, "restapi.thread_pool_size": kindInt,
+		"restapi.access.credentials": kindList, "restapi.access.certificates": kindMap, "restapi.access.protect_reads": kindBool,
+		"restapi.access.audit_log":   kindText,
 		"postgresql.use_unix_socket": kindBool, "postgresql.use_unix_socket_repl": kindBool, "postgresql.use_pg_rewind": kindBool,
 		"postgresql.use_slots": kindBool, "postgresql.pg_ctl_timeout": kindInt,
 		"postgresql.remove_data_directory_on_rewind_failure": kindBool, "postgresql.remove_data_directory_on_diverged_timelines": kindBool,
