@@ -28,6 +28,7 @@ func situations() []situation {
 		{name: "bodies", exchanges: bodies()},
 		{name: "config", exchanges: config()},
 		{name: "restart", exchanges: restarts()},
+		{name: "after the restarts", arrange: healthy, exchanges: status()},
 		{name: "scheduled", exchanges: scheduled()},
 		{name: "is scheduled", arrange: schedule, exchanges: status()},
 		{name: "is cancelled", arrange: cancel, exchanges: status()},
@@ -174,7 +175,7 @@ func config() []exchange {
 			exchange{method: patch, path: "/config", body: `{"ttl":"21"}`},
 			exchange{method: patch, path: "/config", body: `{"ttl":20}`}),
 		on(pg2, exchange{method: patch, path: "/config", body: `{"postgresql":{"parameters":{"work_mem":"5MB"}}}`},
-			exchange{method: put, path: "/config", body: `{"ttl":20,"loop_wait":1,"retry_timeout":5,"postgresql":{"use_pg_rewind":true,"parameters":{"max_connections":50}}}`},
+			exchange{method: put, path: "/config", body: `{"ttl":20,"loop_wait":1,"retry_timeout":5,"failsafe_mode":false,"postgresql":{"use_pg_rewind":true,"parameters":{"max_connections":50}}}`},
 			exchange{method: get, path: "/config"},
 			exchange{method: post, path: "/reload"}, exchange{method: post, path: "/reload", raw: true}, exchange{method: post, path: "/reload", body: "x"},
 			exchange{method: post, path: "/sigterm"}))
@@ -195,7 +196,6 @@ func restarts() []exchange {
 		exchange{on: pg2, method: post, path: "/restart"},
 		exchange{on: pg2, method: post, path: "/restart", body: `{"role":"replica","timeout":"1min","postgres_version":"99.1"}`},
 		exchange{on: pg1, method: post, path: "/restart", body: `{"timeout":30}`},
-		exchange{on: pg1, method: get, path: "/primary"}, exchange{on: pg2, method: get, path: "/replica"},
 		exchange{on: pg1, method: post, path: "/reinitialize"}, exchange{on: pg1, method: post, path: "/reinitialize", body: `{"force":true}`},
 		exchange{on: pg1, method: remove, path: "/restart"})
 }
@@ -304,7 +304,7 @@ func failsafeCalls() []exchange {
 		exchange{on: pg1, method: post, path: "/failsafe", body: `{"name":"pg1",` + member + `}`},
 		exchange{on: pg2, method: post, path: "/failsafe", body: `{"name":"pg1"}`},
 		exchange{on: pg2, method: post, path: "/failsafe", body: `{` + member + `}`},
-		exchange{on: pg2, method: patch, path: "/config", body: `{"failsafe_mode":null}`})
+		exchange{on: pg2, method: patch, path: "/config", body: `{"failsafe_mode":false}`})
 }
 
 func healthy(s *side) {

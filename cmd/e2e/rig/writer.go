@@ -161,3 +161,29 @@ func (w *Writer) Lost() int {
 	}
 	return lost
 }
+
+// Gap is a time without an acknowledgement, from the last before it to the first after it.
+type Gap struct{ From, To time.Time }
+
+// String is the length.
+func (g Gap) String() string { return g.To.Sub(g.From).Round(time.Millisecond).String() }
+
+// Gaps are the times without an acknowledgement that were longer than least.
+func (w *Writer) Gaps(least time.Duration) []Gap {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []Gap
+	for i := 1; i < len(w.acks); i++ {
+		if w.acks[i].Sub(w.acks[i-1]) > least {
+			all = append(all, Gap{w.acks[i-1], w.acks[i]})
+		}
+	}
+	return all
+}
+
+// Acked counts the acknowledged writes.
+func (w *Writer) Acked() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.acks)
+}
