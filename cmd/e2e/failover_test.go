@@ -45,7 +45,7 @@ func testDaemons(t *testing.T, o world) {
 	took := c.StartAll()
 	t.Logf("healthy from empty: %v", took)
 	require.Less(t, took, 6*time.Second)
-	w := startWriter(c)
+	w := c.StartWriter()
 
 	t.Run("Switchover", func(t *testing.T) {
 		var outages []time.Duration
@@ -54,7 +54,7 @@ func testDaemons(t *testing.T, o world) {
 			began := time.Now()
 			code, text := old.Post("/switchover", fmt.Sprintf(`{"leader":%q}`, old.Name))
 			require.Equal(t, http.StatusOK, code, text)
-			outage := w.outage(began, 20*time.Second)
+			outage := w.Outage(began, 20*time.Second)
 			t.Logf("switchover %d: outage %v, answered after %v: %s", i, outage, time.Since(began), text)
 			outages = append(outages, outage)
 			c.AwaitHealthy(20 * time.Second)
@@ -62,7 +62,7 @@ func testDaemons(t *testing.T, o world) {
 		slices.Sort(outages)
 		require.LessOrEqual(t, outages[1], 500*time.Millisecond, "the median of %v", outages)
 		require.LessOrEqual(t, outages[2], time.Second, "the worst of %v", outages)
-		require.Zero(t, w.lost(c), "acknowledged writes lost in planned switchovers")
+		require.Zero(t, w.Lost(), "acknowledged writes lost in planned switchovers")
 	})
 
 	t.Run("SwitchoverToCandidate", func(t *testing.T) {
@@ -82,12 +82,12 @@ func testDaemons(t *testing.T, o world) {
 		began := time.Now()
 		require.NoError(t, syscall.Kill(l.Postmaster(), syscall.SIGKILL))
 		rig.Eventually(t, 5*time.Second, "the crash is seen", func() bool { return !l.Primary() })
-		outage := w.outage(began, 30*time.Second)
+		outage := w.Outage(began, 30*time.Second)
 		t.Logf("postmaster killed: outage %v", outage)
 		require.LessOrEqual(t, outage, time.Second)
 		require.True(t, l.Primary(), "restarted in place")
 		c.AwaitHealthy(30 * time.Second)
-		require.Zero(t, w.lost(c))
+		require.Zero(t, w.Lost())
 	})
 
 	if o.servers > 1 {
@@ -98,8 +98,8 @@ func testDaemons(t *testing.T, o world) {
 		l := c.Leader()
 		began := time.Now()
 		l.Lose()
-		outage := w.outage(began, 60*time.Second)
-		t.Logf("node lost: outage %v, acknowledged writes lost (asynchronous): %d", outage, w.lost(c))
+		outage := w.Outage(began, 60*time.Second)
+		t.Logf("node lost: outage %v, acknowledged writes lost (asynchronous): %d", outage, w.Lost())
 		require.Less(t, outage, 10*time.Second)
 		l.Start()
 		back := rig.Eventually(t, 30*time.Second, "the lost node streams again", l.Streaming)
@@ -112,7 +112,7 @@ func testDaemons(t *testing.T, o world) {
 		l := c.Leader()
 		began := time.Now()
 		l.Stop()
-		outage := w.outage(began, 20*time.Second)
+		outage := w.Outage(began, 20*time.Second)
 		t.Logf("leader stopped in order: outage %v", outage)
 		require.LessOrEqual(t, outage, time.Second)
 		require.Empty(t, l.Processes(), "nothing is left")

@@ -96,7 +96,7 @@ func TestFaultsThatAreWaitedOut(t *testing.T) {
 	})
 
 	t.Run("StoreUnreachable", func(t *testing.T) {
-		w := startWriter(c)
+		w := c.StartWriter()
 		began := time.Now()
 		c.Store.Freeze(0)
 		rig.Eventually(t, 20*time.Second, "the leader is fenced and comes back read-only", func() bool {
@@ -106,10 +106,10 @@ func TestFaultsThatAreWaitedOut(t *testing.T) {
 		t.Logf("read-only after %v", time.Since(began))
 		require.False(t, a.Primary())
 		c.Store.Thaw(0)
-		outage := w.outage(began, 40*time.Second)
+		outage := w.Outage(began, 40*time.Second)
 		t.Logf("the store was silent: write outage %v in all", outage)
 		c.AwaitHealthy(40 * time.Second)
-		require.Zero(t, w.lost(c))
+		require.Zero(t, w.Lost())
 	})
 
 	t.Run("DataDirectoryLost", func(t *testing.T) {

@@ -30,7 +30,7 @@ func run(t *testing.T, args ...string) string {
 func TestDetach(t *testing.T) {
 	c := rig.New(t, rig.Options{PG: "15", Nodes: 2, DCS: fastConfig})
 	c.StartAll()
-	w := startWriter(c)
+	w := c.StartWriter()
 	leader := c.Leader()
 	postmaster, epoch := leader.Postmaster(), fenceOf(t, leader)["epoch"]
 	began := time.Now()
@@ -47,11 +47,11 @@ func TestDetach(t *testing.T) {
 		c.AwaitHealthy(20 * time.Second)
 		require.Equal(t, before, d.Postmaster(), "the same server")
 	}
-	require.Less(t, w.outage(began, 10*time.Second), 300*time.Millisecond)
+	require.Less(t, w.Outage(began, 10*time.Second), 300*time.Millisecond)
 	require.Equal(t, postmaster, leader.Postmaster())
 	require.Equal(t, epoch, fenceOf(t, leader)["epoch"], "the same epoch")
-	require.Zero(t, w.failures(), "failed writes")
-	require.Zero(t, w.lost(c))
+	require.Zero(t, w.Failures(), "failed writes")
+	require.Zero(t, w.Lost())
 
 	out, err := exec.Command(filepath.Join(os.Getenv(rig.ProgramsEnv), "pgregent"), "detach", c.Add("nobody").File).CombinedOutput()
 	require.Error(t, err)

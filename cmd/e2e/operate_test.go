@@ -19,7 +19,7 @@ import (
 func TestOperate(t *testing.T) {
 	c := rig.New(t, rig.Options{PG: "15", Nodes: 2, DCS: fastConfig})
 	c.StartAll()
-	w := startWriter(c)
+	w := c.StartWriter()
 
 	t.Run("RestartLeader", func(t *testing.T) {
 		l := c.Leader()
@@ -27,13 +27,13 @@ func TestOperate(t *testing.T) {
 		code, text := l.Post("/restart", `{"role":"primary"}`)
 		require.Equal(t, http.StatusOK, code, text)
 		require.Equal(t, "restarted successfully", text)
-		outage := w.outage(began, 20*time.Second)
+		outage := w.Outage(began, 20*time.Second)
 		t.Logf("restart of the leader: outage %v", outage)
 		require.Less(t, outage, 2*time.Second)
 		require.NotEqual(t, before, l.Postmaster())
 		require.True(t, l.Primary(), "it kept its lease")
 		c.AwaitHealthy(20 * time.Second)
-		require.Zero(t, w.lost(c))
+		require.Zero(t, w.Lost())
 	})
 
 	t.Run("RestartRefused", func(t *testing.T) {

@@ -18,7 +18,7 @@ func idleLimit(store string) float64 {
 }
 
 // testStore is what happens to the store's own servers: the same node leads, no write fails, and none waits for long.
-func testStore(t *testing.T, c *rig.Cluster, w *writer, kind string) {
+func testStore(t *testing.T, c *rig.Cluster, w *rig.Writer, kind string) {
 	t.Run("IdleCost", func(t *testing.T) {
 		const while = 10
 		before, err := c.Store.Requests()
@@ -36,17 +36,17 @@ func testStore(t *testing.T, c *rig.Cluster, w *writer, kind string) {
 		t.Run(name, func(t *testing.T) {
 			l := c.Leader()
 			require.NotNil(t, l)
-			began, failed := time.Now(), w.failures()
+			began, failed := time.Now(), w.Failures()
 			for i, n := range c.Nodes {
 				if n == l {
 					disturb(i)
 				}
 			}
 			<-time.After(5 * time.Second)
-			outage := w.outage(began, 20*time.Second)
+			outage := w.Outage(began, 20*time.Second)
 			t.Logf("%s, %s: the longest time without a write was %v", kind, name, outage)
 			require.Less(t, outage, time.Second)
-			require.Equal(t, failed, w.failures())
+			require.Equal(t, failed, w.Failures())
 			require.Same(t, l, c.Leader())
 			c.AwaitHealthy(20 * time.Second)
 		})

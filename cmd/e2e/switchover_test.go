@@ -24,16 +24,16 @@ const hindered = 1500 * time.Millisecond
 func TestSwitchoverHindered(t *testing.T) {
 	c := rig.New(t, rig.Options{PG: "15", Nodes: 3, DCS: fastConfig, Parameters: []string{"archive_mode: on", `archive_command: "test ! -e ../slow || sleep 5"`}})
 	c.StartAll()
-	switchover := func(t *testing.T, w *writer, old, target *rig.Node) {
+	switchover := func(t *testing.T, w *rig.Writer, old, target *rig.Node) {
 		t.Helper()
 		began := time.Now()
 		code, text := old.Post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, old.Name, target.Name))
 		require.Equal(t, http.StatusOK, code, text)
-		outage := w.outage(began, 20*time.Second)
+		outage := w.Outage(began, 20*time.Second)
 		t.Logf("outage %v, answered after %v: %s", outage, time.Since(began), text)
 		require.LessOrEqual(t, outage, hindered)
 		require.True(t, target.Primary())
-		require.Zero(t, w.lost(c), "acknowledged writes lost in a planned switchover")
+		require.Zero(t, w.Lost(), "acknowledged writes lost in a planned switchover")
 	}
 
 	t.Run("ReplicaFrozen", func(t *testing.T) {
@@ -42,8 +42,8 @@ func TestSwitchoverHindered(t *testing.T) {
 		for _, pid := range frozen.Servers() {
 			require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
 		}
-		w := startWriterOn(c, []*rig.Node{old, target}) // a client that tries the frozen one waits for its own time-out
-		defer w.stop()
+		w := c.StartWriterOn([]*rig.Node{old, target}) // a client that tries the frozen one waits for its own time-out
+		defer w.Stop()
 		switchover(t, w, old, target)
 		for _, pid := range frozen.Servers() {
 			require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
@@ -55,8 +55,8 @@ func TestSwitchoverHindered(t *testing.T) {
 		old := c.Leader()
 		require.NoError(t, os.WriteFile(filepath.Join(c.Root, "slow"), nil, 0o600))
 		archive(t, old)
-		w := startWriter(c)
-		defer w.stop()
+		w := c.StartWriter()
+		defer w.Stop()
 		switchover(t, w, old, c.Others(old)[0])
 	})
 }
@@ -87,7 +87,7 @@ func TestSwitchoverGivenUp(t *testing.T) {
 	const limit = 2 * time.Second
 	c := rig.New(t, rig.Options{PG: "15", Nodes: 2, DCS: fastConfig + "\n    primary_stop_timeout: 2"})
 	c.StartAll()
-	w := startWriter(c)
+	w := c.StartWriter()
 	old := c.Leader()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
@@ -100,11 +100,11 @@ func TestSwitchoverGivenUp(t *testing.T) {
 	t.Logf("answered %d after %v: %s", code, time.Since(began), text)
 	require.Equal(t, http.StatusServiceUnavailable, code, text)
 	require.Contains(t, text, "Switchover failed")
-	outage := w.outage(began, 40*time.Second)
+	outage := w.Outage(began, 40*time.Second)
 	t.Logf("outage %v", outage)
 	require.GreaterOrEqual(t, outage, limit)
 	require.Less(t, outage, limit+3*time.Second)
 	require.True(t, old.Primary(), "it leads again in place")
 	c.AwaitHealthy(30 * time.Second)
-	require.Zero(t, w.lost(c))
+	require.Zero(t, w.Lost())
 }

@@ -44,7 +44,7 @@ func metrics(r *Report, now time.Time) []byte {
 	m.flag("patroni_failsafe_mode_enabled", "Value is 1 if failsafe mode is enabled, 0 if disabled.", r.FailsafeEnabled)
 	_, listed := r.Cluster.Failsafe.Members[r.Name]
 	m.flag("patroni_failsafe_member", "Value is 1 if this node is in the failsafe key, 0 otherwise.", listed)
-	m.counter("patroni_postgres_timeline", "Postgres timeline of this node (if running), 0 otherwise.", float64(s.Timeline))
+	m.gauge("patroni_postgres_timeline", "Postgres timeline of this node (if running), 0 otherwise.", float64(s.Timeline))
 	m.gauge("patroni_dcs_last_seen", "Epoch timestamp when DCS was last contacted successfully by Patroni.", float64(unixOr0(r.ClusterAt)))
 	m.flag("patroni_pending_restart", "Value is 1 if the node needs a restart, 0 otherwise.", len(r.PendingRestart) > 0)
 	m.flag("patroni_is_paused", "Value is 1 if auto failover is disabled, 0 otherwise.", r.Paused)

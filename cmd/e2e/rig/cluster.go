@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgregent/pgregent/dcs/dcstest"
+	"github.com/pgregent/pgregent/dcs/dcstest/etcdserver"
 	"github.com/pgregent/pgregent/postgres/postgrestest"
 )
 
@@ -30,17 +31,20 @@ type Cluster struct {
 
 // Options is what a cluster is made of.
 type Options struct {
-	PG             string   // major version
-	Nodes          int      // named pg1, pg2, ...
-	DCS            string   // bootstrap.dcs, indented YAML
-	Store          string   // one of Stores; empty: etcd
-	Servers        int      // of the store; 0: one
-	Etcd           []string // arguments of etcd; nil: short times
-	Links          bool     // put a proxy between each daemon and the store
-	MaxConnections int      // 0: 50
-	Parameters     []string // lines of postgresql.parameters
-	Extra          string   // appended to each file
-	Prefix         []string // a program that runs the daemon, with its arguments
+	PG             string              // major version
+	Nodes          int                 // named pg1, pg2, ...
+	DCS            string              // bootstrap.dcs, indented YAML
+	Scope          string              // empty: demo
+	Store          string              // one of Stores; empty: etcd
+	Servers        int                 // of the store; 0: one
+	Etcd           []string            // arguments of etcd; nil: short times
+	EtcdServers    *etcdserver.Cluster // an etcd that several clusters use; nil: one of its own
+	Links          bool                // put a proxy between each daemon and the store
+	MaxConnections int                 // 0: 50
+	Parameters     []string            // lines of postgresql.parameters
+	API            string              // appended to restapi, each line after a line break and indented
+	Extra          string              // appended to each file
+	Prefix         []string            // a program that runs the daemon, with its arguments
 	Attr           func(*exec.Cmd)
 	Dir            func(name string) string // where a node's data directory is made; nil or empty: in the cluster's folder
 }
@@ -51,7 +55,7 @@ func New(t testing.TB, o Options) *Cluster {
 	if o.MaxConnections == 0 {
 		o.MaxConnections = 50
 	}
-	c := &Cluster{T: t, Root: t.TempDir(), Bin: postgrestest.Binaries(t, o.PG), Scope: "demo", DCS: o.DCS, options: o}
+	c := &Cluster{T: t, Root: t.TempDir(), Bin: postgrestest.Binaries(t, o.PG), Scope: cmp.Or(o.Scope, "demo"), DCS: o.DCS, options: o}
 	c.Store = newStore(t, o, c.Scope)
 	for i := range o.Nodes {
 		c.Nodes = append(c.Nodes, c.Add(fmt.Sprintf("pg%d", i+1)))

@@ -43,7 +43,7 @@ func (d *Node) Write(extra string) {
 name: %s
 restapi:
   listen: 127.0.0.1:%d
-  connect_address: 127.0.0.1:%d
+  connect_address: 127.0.0.1:%d%s
 %s
 bootstrap:
   dcs:%s
@@ -72,7 +72,7 @@ postgresql:
   - local all all trust
   - host all all 127.0.0.1/32 scram-sha-256
   - host replication replicator 127.0.0.1/32 scram-sha-256
-%s`, c.Scope, d.Name, d.APIPort, d.APIPort, c.Store.Section(d.hosts(), d.Link != nil), c.DCS, c.options.MaxConnections, d.PGPort, d.PGPort, d.Data, c.Bin,
+%s`, c.Scope, d.Name, d.APIPort, d.APIPort, c.options.API, c.Store.Section(d.hosts(), d.Link != nil), c.DCS, c.options.MaxConnections, d.PGPort, d.PGPort, d.Data, c.Bin,
 		filepath.Join(c.Root, d.id+".pgpass"), c.Root, parameters(c.options.Parameters), extra)), 0o600))
 }
 

@@ -22,6 +22,9 @@ func newEtcd(t testing.TB, o Options, prefix string) *etcd {
 	if args == nil {
 		args = []string{"--heartbeat-interval=50", "--election-timeout=500"}
 	}
+	if o.EtcdServers != nil {
+		return &etcd{o.EtcdServers, prefix}
+	}
 	return &etcd{etcdserver.StartWith(t, etcdserver.Options{Members: o.Servers, Args: args}), prefix}
 }
 

@@ -1,4 +1,4 @@
-package e2e
+package rig
 
 import (
 	"context"
@@ -11,13 +11,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
-
-	"github.com/pgregent/pgregent/cmd/e2e/rig"
 )
 
-// writer inserts all the time, on one session that reconnects to whichever node takes writes, and remembers what was
+// Writer inserts all the time, on one session that reconnects to whichever node takes writes, and remembers what was
 // acknowledged and when.
-type writer struct {
+type Writer struct {
 	t      testing.TB
 	dsn    string
 	cancel context.CancelFunc
@@ -29,7 +27,10 @@ type writer struct {
 	failed int
 }
 
-func dsn(nodes []*rig.Node) string {
+// DSN reaches whichever node of the cluster takes writes.
+func (c *Cluster) DSN() string { return dsn(c.Nodes) }
+
+func dsn(nodes []*Node) string {
 	var hosts, ports []string
 	for _, d := range nodes {
 		hosts = append(hosts, "127.0.0.1")
@@ -39,24 +40,25 @@ func dsn(nodes []*rig.Node) string {
 		strings.Join(hosts, ","), strings.Join(ports, ","))
 }
 
-func startWriter(c *rig.Cluster) *writer {
+// StartWriter starts a writer, which ends with the test, and returns when its writes flow.
+func (c *Cluster) StartWriter() *Writer {
 	c.T.Helper()
-	return startWriterOn(c, c.Nodes)
+	return c.StartWriterOn(c.Nodes)
 }
 
-// startWriterOn starts a writer that tries some of the nodes only.
-func startWriterOn(c *rig.Cluster, nodes []*rig.Node) *writer {
+// StartWriterOn starts a writer that tries some of the nodes only.
+func (c *Cluster) StartWriterOn(nodes []*Node) *Writer {
 	c.T.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &writer{t: c.T, dsn: dsn(nodes), cancel: cancel}
+	w := &Writer{t: c.T, dsn: dsn(nodes), cancel: cancel}
 	conn, err := pgx.Connect(ctx, w.dsn)
 	require.NoError(c.T, err)
 	_, err = conn.Exec(ctx, "create table if not exists acked(id bigint primary key)")
 	require.NoError(c.T, err)
 	_ = conn.Close(ctx)
 	w.done.Go(func() { w.run(ctx) })
-	c.T.Cleanup(w.stop)
-	rig.Eventually(c.T, 10*time.Second, "writes flow", func() bool {
+	c.T.Cleanup(w.Stop)
+	Eventually(c.T, 10*time.Second, "writes flow", func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return len(w.acks) > 20
@@ -64,7 +66,7 @@ func startWriterOn(c *rig.Cluster, nodes []*rig.Node) *writer {
 	return w
 }
 
-func (w *writer) run(ctx context.Context) {
+func (w *Writer) run(ctx context.Context) {
 	var conn *pgx.Conn
 	for id := int(time.Now().UnixNano()); ctx.Err() == nil; id++ { // unlike those of a writer before it
 		if conn == nil {
@@ -105,24 +107,25 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (w *writer) stop() {
+// Stop ends the writes. It may be called more than once.
+func (w *Writer) Stop() {
 	w.cancel()
 	w.done.Wait()
 }
 
-// failures counts the writes that were sent and not acknowledged.
-func (w *writer) failures() int {
+// Failures counts the writes that were sent and not acknowledged.
+func (w *Writer) Failures() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.failed
 }
 
-// outage is the longest time without an acknowledgement since a moment. It returns when writes have flowed again after
+// Outage is the longest time without an acknowledgement since a moment. It returns when writes have flowed again after
 // the call.
-func (w *writer) outage(since time.Time, within time.Duration) time.Duration {
+func (w *Writer) Outage(since time.Time, within time.Duration) time.Duration {
 	w.t.Helper()
 	called := time.Now()
-	rig.Eventually(w.t, within, "writes flow again", func() bool {
+	Eventually(w.t, within, "writes flow again", func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		n := len(w.acks)
@@ -139,8 +142,8 @@ func (w *writer) outage(since time.Time, within time.Duration) time.Duration {
 	return longest
 }
 
-// lost counts acknowledged writes that the primary does not have.
-func (w *writer) lost(c *rig.Cluster) int {
+// Lost counts acknowledged writes that the primary does not have.
+func (w *Writer) Lost() int {
 	w.t.Helper()
 	w.mu.Lock()
 	acked := slices.Clone(w.acked)
@@ -165,4 +168,30 @@ func (w *writer) lost(c *rig.Cluster) int {
 		}
 	}
 	return lost
+}
+
+// Gap is a time without an acknowledgement, from the last before it to the first after it.
+type Gap struct{ From, To time.Time }
+
+// String is the length.
+func (g Gap) String() string { return g.To.Sub(g.From).Round(time.Millisecond).String() }
+
+// Gaps are the times without an acknowledgement that were longer than least.
+func (w *Writer) Gaps(least time.Duration) []Gap {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []Gap
+	for i := 1; i < len(w.acks); i++ {
+		if w.acks[i].Sub(w.acks[i-1]) > least {
+			all = append(all, Gap{w.acks[i-1], w.acks[i]})
+		}
+	}
+	return all
+}
+
+// Acked counts the acknowledged writes.
+func (w *Writer) Acked() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.acks)
 }
