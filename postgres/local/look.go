@@ -26,7 +26,7 @@ const lookSQL = `SELECT json_build_object(
 	'walsenders', (SELECT json_agg(json_build_object('pid', pid, 'user', usename, 'application_name', application_name,
 		'addr', host(client_addr), 'state', state, 'sync_state', sync_state, 'sync_priority', sync_priority,
 		'sent', sent_lsn, 'written', write_lsn, 'flushed', flush_lsn, 'replayed', replay_lsn) ORDER BY pid)
-		FROM pg_stat_replication),
+		FROM pg_stat_replication WHERE NOT (state = 'startup' AND application_name = 'pgregent')),
 	'slots', (SELECT json_agg(json_build_object('name', slot_name, 'type', slot_type, 'active', active,
 		'restart', restart_lsn, 'xmin', xmin IS NOT NULL OR catalog_xmin IS NOT NULL, 'wal_status', wal_status) ORDER BY slot_name)
 		FROM pg_replication_slots WHERE NOT temporary),
