@@ -17,6 +17,7 @@ import (
 
 	"github.com/pgregent/pgregent/callbacks"
 	"github.com/pgregent/pgregent/cmd/pgregent/config"
+	"github.com/pgregent/pgregent/cmd/pgregent/spans"
 	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/ha"
 	"github.com/pgregent/pgregent/postgres/local"
@@ -152,6 +153,17 @@ func (d *daemon) run(ctx context.Context) error {
 	go d.onHUP(ctx, node)
 	go onDetach(ctx, node)
 	context.AfterFunc(ctx, func() { notify("STOPPING=1") })
+	if spans.Wanted() {
+		exported := make(chan struct{})
+		life, end := context.WithCancel(context.WithoutCancel(ctx)) // also what the orderly end did
+		defer func() { end(); <-exported }()
+		go func() {
+			defer close(exported)
+			if err := spans.Run(life, node.Report, d.log); err != nil {
+				d.log.Error("no spans are exported", "error", err)
+			}
+		}()
+	}
 	d.log.Info("pgregent starts", "version", programVersion(), "member", c.Name, "cluster", c.Scope, "api", c.RestAPI.URL())
 	return node.Run(ctx)
 }
