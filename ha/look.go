@@ -25,7 +25,6 @@ func (n *Node) look(ctx context.Context) policy.View {
 	n.findForeign(ctx)
 	n.noteDown()
 	n.learn()
-	n.tendSchedule()
 	return n.view()
 }
 

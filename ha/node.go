@@ -95,9 +95,6 @@ type Node struct {
 	primaryTold      atomic.Bool // what they heard last is that it is the primary
 	counters         counters
 	trace            *tracer
-	request          *request   // an operator's, that has not ended
-	scheduled        *scheduled // a restart that waits for its time
-	copied           dynamicFile
 }
 
 func newNode(c Config) *Node {
@@ -155,10 +152,7 @@ func (n *Node) Run(ctx context.Context) error {
 	done.Go(func() { n.watch(life) })
 	done.Go(func() { n.guardEvents(life, n.guard()) })
 	stop := context.AfterFunc(ctx, func() {
-		n.post(life, func() {
-			n.stopping, n.stopAt = true, n.clock.Now()
-			n.finish(&rest.Refusal{Text: "this node is stopping"})
-		})
+		n.post(life, func() { n.stopping, n.stopAt = true, n.clock.Now() })
 	})
 	defer stop()
 
@@ -209,7 +203,6 @@ func (n *Node) open(ctx context.Context) error {
 		return err
 	}
 	n.state = s
-	n.loadDynamic()
 	if g := n.cfg.Guard; g != nil {
 		n.held.Store(&guardRef{g})
 	} else {
@@ -334,8 +327,5 @@ func (n *Node) turn(ctx context.Context) (d policy.Decision, again bool) {
 	n.publish(ctx)
 	n.sendReport(v, d)
 	n.remember(v, d, outcome, began, ended)
-	if w := n.scheduleWake(); w > 0 {
-		d.Wake = min(d.Wake, w)
-	}
 	return d, again
 }

@@ -22,13 +22,7 @@ type published struct {
 	history []byte
 	slots   map[string]wal.LSN
 	slotsAt time.Duration
-	applied *applied
-}
-
-// applied is the configuration that a running server was given last.
-type applied struct {
-	settings postgres.Settings
-	role     postgres.Role
+	applied *postgres.Settings
 }
 
 // publish brings the member's own key, and what hangs on the observation, up to date at the end of a turn. Failures
@@ -51,7 +45,6 @@ func (n *Node) publish(ctx context.Context) {
 	n.tendBootstrap(ctx)
 	n.tendSlots(ctx)
 	n.tendSettings(ctx)
-	n.tendDynamic()
 	n.tendCheckpoint(ctx)
 }
 
@@ -110,7 +103,6 @@ func (n *Node) member() cluster.Member {
 		State: state, Role: role, Version: cluster.ProtocolVersion, Pgregent: n.cfg.Version, NoVote: n.voteless(),
 		CheckpointAfterPromo: n.checkpointed || !leads || role != cluster.RolePrimary, Tags: n.cfg.Tags.Published(), Pause: n.dynamic.Pause,
 	}
-	m.ScheduledRestart = n.shownSchedule()
 	for k, c := range s.PendingRestart {
 		if m.PendingRestartReason == nil {
 			m.PendingRestartReason = map[string]cluster.PendingChange{}
@@ -157,8 +149,6 @@ func (n *Node) stateAndRole() (state, role string) {
 		return cluster.StateCreatingReplica, cluster.RoleUninitialized
 	case policy.TaskDemote, policy.TaskFence, policy.TaskStop:
 		return cluster.StateStopping, role
-	case policy.TaskRestart:
-		return cluster.StateRestarting, role
 	}
 	switch {
 	case s.Answered:
@@ -288,41 +278,34 @@ func sameKeys(a, b map[string]wal.LSN) bool {
 	return true
 }
 
-// tendSettings applies a changed configuration to the running server, or the one for its role after that has changed. What
-// fails is tried again with the next turn.
+// tendSettings applies a changed configuration to the running server.
 func (n *Node) tendSettings(ctx context.Context) {
 	s := n.server
-	if !s.Answered || n.task != nil || s.Role == postgres.RoleUnknown {
+	if !s.Answered || n.task != nil {
 		return
 	}
-	want := &applied{n.settings, s.Role}
-	if have := n.published.applied; have != nil && sameSettings(have.settings, want.settings) && (have.role == want.role || len(want.settings.ByRole) == 0) {
+	if n.published.applied != nil && sameSettings(*n.published.applied, n.settings) {
 		return
 	}
-	up := n.upstreamOf(n.upstream())
-	if s.Role == postgres.RoleReplica && n.upstream() == "?" {
-		return // not before it is known whom it follows
+	settings := n.settings
+	n.published.applied = &settings
+	role, up := s.Role, n.upstreamOf(n.upstream())
+	if role == postgres.RoleReplica && n.upstream() == "?" {
+		n.published.applied = nil // not before it is known whom it follows
+		return
 	}
-	name := map[postgres.Role]string{postgres.RolePrimary: cluster.RolePrimary, postgres.RoleReplica: cluster.RoleReplica}[s.Role]
-	begun := n.aside(ctx, "configuration", func(ctx context.Context) error {
-		reload, err := n.cfg.Postgres.Configure(ctx, want.settings, want.role, up)
-		if err == nil && reload {
-			if err = n.cfg.Postgres.Reload(ctx); err == nil {
-				n.call(callbacks.OnReload, name, 0)
-			}
+	name := map[postgres.Role]string{postgres.RolePrimary: cluster.RolePrimary, postgres.RoleReplica: cluster.RoleReplica}[role]
+	n.aside(ctx, "configuration", func(ctx context.Context) error {
+		reload, err := n.cfg.Postgres.Configure(ctx, settings, role, up)
+		if err != nil || !reload {
+			return err
 		}
-		if err != nil {
-			n.post(ctx, func() {
-				if n.published.applied == want {
-					n.published.applied = nil
-				}
-			})
+		if err := n.cfg.Postgres.Reload(ctx); err != nil {
+			return err
 		}
-		return err
+		n.call(callbacks.OnReload, name, 0)
+		return nil
 	})
-	if begun {
-		n.published.applied = want
-	}
 }
 
 // tendCheckpoint runs the checkpoint after a promotion, without which nobody can rewind from this primary
@@ -351,10 +334,10 @@ func (n *Node) tendCheckpoint(ctx context.Context) {
 	}()
 }
 
-// aside runs a short call on the Controller beside the loop, and says whether it was free for that: no task has it.
-func (n *Node) aside(ctx context.Context, what string, f func(context.Context) error) bool {
+// aside runs a short call on the Controller beside the loop, when no task has it.
+func (n *Node) aside(ctx context.Context, what string, f func(context.Context) error) {
 	if !n.ctl.TryLock() {
-		return false
+		return
 	}
 	go func() {
 		defer n.ctl.Unlock()
@@ -364,7 +347,6 @@ func (n *Node) aside(ctx context.Context, what string, f func(context.Context) e
 			n.log.Warn("could not be brought up to date", "what", what, "error", err)
 		}
 	}()
-	return true
 }
 
 func sameSettings(a, b postgres.Settings) bool { return reflect.DeepEqual(a, b) }

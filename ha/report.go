@@ -200,9 +200,6 @@ func (n *Node) sendReport(v policy.View, d policy.Decision) {
 			PromisedTo: v.Failsafe.PromisedTo, NoVote: v.Failsafe.Voteless}
 	}
 	r.FailsafeActive = v.Store.Failed && v.Failsafe.Enough || v.Failsafe.PromisedTo != ""
-	if n.scheduled != nil {
-		r.ScheduledRestart = &n.scheduled.RestartRequest
-	}
 	if r.SystemID == "" {
 		r.SystemID = s.Control.SystemID
 	}

@@ -40,7 +40,6 @@ func mergeSettings(local postgres.Settings, dynamic map[string]any) postgres.Set
 	if s.Ident == nil {
 		s.Ident = list(dynamic["pg_ident"])
 	}
-	s.ByRole = mergeRoles(local.ByRole, dynamic)
 	if rc := section(dynamic, "recovery_conf"); len(rc) > 0 {
 		merged := map[string]string{}
 		for k, v := range rc {
@@ -61,42 +60,6 @@ func mergeSettings(local postgres.Settings, dynamic map[string]any) postgres.Set
 		s.UseRewind = cluster.ParseBool(v)
 	}
 	return s
-}
-
-// roles are the suffixes of settings for one role, that of a standby cluster's leader apart.
-func roles() map[string]postgres.Role {
-	return map[string]postgres.Role{cluster.RolePrimary: postgres.RolePrimary, cluster.RoleReplica: postgres.RoleReplica}
-}
-
-// mergeRoles merges the settings for one role as mergeSettings does the others. The protected parameters have no such form:
-// all members must agree on them, whatever their role.
-func mergeRoles(local map[postgres.Role]postgres.Overlay, dynamic map[string]any) map[postgres.Role]postgres.Overlay {
-	out := map[postgres.Role]postgres.Overlay{}
-	for suffix, role := range roles() {
-		o := postgres.Overlay{HBA: list(dynamic["pg_hba_"+suffix]), Ident: list(dynamic["pg_ident_"+suffix])}
-		parameters := map[string]string{}
-		for k, v := range section(dynamic, "parameters_"+suffix) {
-			parameters[k] = text(v)
-		}
-		maps.Copy(parameters, local[role].Parameters)
-		maps.DeleteFunc(parameters, func(k, _ string) bool { return protected(k) })
-		if len(parameters) > 0 {
-			o.Parameters = parameters
-		}
-		if local[role].HBA != nil {
-			o.HBA = local[role].HBA
-		}
-		if local[role].Ident != nil {
-			o.Ident = local[role].Ident
-		}
-		if o.Parameters != nil || o.HBA != nil || o.Ident != nil {
-			out[role] = o
-		}
-	}
-	if len(out) == 0 {
-		return nil
-	}
-	return out
 }
 
 func section(m map[string]any, key string) map[string]any {

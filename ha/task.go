@@ -11,7 +11,6 @@ import (
 	"github.com/pgregent/pgregent/ha/cluster"
 	"github.com/pgregent/pgregent/ha/fence"
 	"github.com/pgregent/pgregent/ha/policy"
-	"github.com/pgregent/pgregent/ha/rest"
 	"github.com/pgregent/pgregent/postgres"
 	"github.com/pgregent/pgregent/postgres/wal"
 )
@@ -83,8 +82,6 @@ func (n *Node) begin(ctx context.Context, v policy.View, a policy.Action) error 
 		n.log.Warn("fencing PostgreSQL", "why", a.Why)
 		epoch, head := n.epoch(), n.lease.Deadline()-n.clock.Now()
 		return n.start(ctx, policy.TaskFence, "", func(ctx context.Context, _ *task) error { return n.fence(ctx, epoch, head) })
-	case policy.Restart:
-		return n.beginRestart(ctx, v, a)
 	case policy.Stop:
 		n.expected = true
 		return n.start(ctx, policy.TaskStop, "", n.stopReplica)
@@ -96,9 +93,6 @@ func (n *Node) begin(ctx context.Context, v policy.View, a policy.Action) error 
 func (n *Node) start(ctx context.Context, kind policy.TaskKind, member string, f func(context.Context, *task) error) error {
 	if n.task != nil {
 		n.log.Info("replacing a task", "task", string(n.task.kind), "by", string(kind))
-		if n.task.kind == policy.TaskRestart {
-			n.finish(&rest.Refusal{Text: "restart failed: replaced by " + string(kind)})
-		}
 		n.task.cancel()
 	}
 	call, cancel := context.WithCancel(ctx)
@@ -126,9 +120,6 @@ func (n *Node) ended(t *task, err error) {
 		n.log.Info("task done", "task", string(t.kind), "of", t.member, "after", took.Round(time.Millisecond))
 	}
 	t.over, t.finished, t.failed = true, now, err
-	if t == n.task {
-		n.requestEnded(t.kind, err)
-	}
 	n.trace.begin(stepLook)
 	n.observer.kick()
 }

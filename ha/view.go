@@ -30,7 +30,6 @@ func (n *Node) view() policy.View {
 		Peers:    n.peersView(now),
 		Last:     n.lastView(now),
 		Stop:     n.stopping,
-		Request:  n.requested(now),
 	}
 	if n.stopping {
 		v.StopFor = now - n.stopAt

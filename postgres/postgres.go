@@ -8,7 +8,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"maps"
 	"time"
 
 	"github.com/pgregent/pgregent/postgres/wal"
@@ -192,36 +191,6 @@ type Settings struct {
 	RecoveryConf map[string]string
 	UseSlots     bool
 	UseRewind    bool
-	// ByRole is laid over the rest while the server runs in the role (parameters_primary, pg_hba_replica and so on,
-	// reference section 5.20).
-	ByRole map[Role]Overlay
-}
-
-// Overlay is what differs in one role.
-type Overlay struct {
-	Parameters map[string]string // over Settings.Parameters, one by one
-	HBA, Ident []string          // in place of Settings'; nil: no change
-}
-
-// For is the settings of a server in the role, without ByRole.
-func (s Settings) For(role Role) Settings {
-	o := s.ByRole[role]
-	s.ByRole = nil
-	if len(o.Parameters) > 0 {
-		p := maps.Clone(s.Parameters)
-		if p == nil {
-			p = map[string]string{}
-		}
-		maps.Copy(p, o.Parameters)
-		s.Parameters = p
-	}
-	if o.HBA != nil {
-		s.HBA = o.HBA
-	}
-	if o.Ident != nil {
-		s.Ident = o.Ident
-	}
-	return s
 }
 
 // Progress is how far a base backup or another copy has come.

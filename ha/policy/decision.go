@@ -99,9 +99,6 @@ type (
 	Fence struct{ Why string }
 	// Stop stops a replica (fast).
 	Stop struct{}
-	// Restart stops PostgreSQL in order and starts it again in the role it has: a primary under the open epoch, a replica
-	// as a standby of Member.
-	Restart struct{ Member string }
 )
 
 func (Take) action()            {}
@@ -124,4 +121,3 @@ func (Promote) action()         {}
 func (Demote) action()          {}
 func (Fence) action()           {}
 func (Stop) action()            {}
-func (Restart) action()         {}

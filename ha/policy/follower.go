@@ -12,9 +12,6 @@ import (
 // compared with its own first (hazards B9, B13), and never before that leader is a primary.
 func follower(v View, c Config) Decision {
 	name := v.Cluster.Leader.Name
-	if v.Request.Kind == RequestReinitialize {
-		return reinitializing(v, c, name)
-	}
 	switch v.Server.Data {
 	case DataEmpty, DataInterrupted:
 		return cloning(v, c, name, "the data directory is empty or a copy of it was interrupted")
@@ -58,8 +55,7 @@ func following(v View, c Config, name string) Decision {
 	want := upstream(v, name)
 	rest := c.Dynamic.LoopWait + 500*time.Millisecond // the leader's renewal wakes this node before that
 	if v.Server.Upstream == want && (v.Server.Streaming || want == "") {
-		d := Decision{Reason: ReasonFollower, Detail: fmt.Sprintf("following %s at %v", orNobody(want), v.Server.Branch.End), Wake: rest}
-		return restart(v, c, d, want)
+		return Decision{Reason: ReasonFollower, Detail: fmt.Sprintf("following %s at %v", orNobody(want), v.Server.Branch.End), Wake: rest}
 	}
 	d := Decision{Reason: ReasonRepointing, Detail: fmt.Sprintf("%s leads: following it instead of %s", name, orNobody(v.Server.Upstream)), Wake: contestPause}
 	if v.Server.Upstream == want {
@@ -225,7 +221,7 @@ func cloning(v View, c Config, name, why string) Decision {
 	}
 	source := name
 	for _, m := range v.Cluster.Members {
-		if !v.Request.FromLeader && m.Tags.CloneFrom() && m.Name != v.Self.Name && m.Name != name && m.State == cluster.StateRunning && m.ReplicationState == cluster.ReplicationStreaming {
+		if m.Tags.CloneFrom() && m.Name != v.Self.Name && m.Name != name && m.State == cluster.StateRunning && m.ReplicationState == cluster.ReplicationStreaming {
 			source = m.Name
 			break
 		}

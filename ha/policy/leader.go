@@ -44,9 +44,6 @@ func leading(v View, c Config) Decision {
 		return renewing(v, c, d)
 	}
 	d := Decision{Reason: ReasonLeader, Detail: fmt.Sprintf("leader of epoch %d at %v", v.Lease.Epoch, v.Server.Branch.End)}
-	if r := restart(v, c, d, ""); len(r.Actions) > 0 {
-		return renewing(v, c, r)
-	}
 	if v.Self.Unfit != "" {
 		return renewing(v, c, unfitLeader(v, c))
 	}

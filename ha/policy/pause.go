@@ -13,11 +13,6 @@ func paused(v View, c Config) Decision {
 	switch {
 	case v.Lease.Open && v.Lease.Verdict == VerdictMine:
 		return pausedLeader(v, c)
-	case v.Request.Kind == RequestReinitialize && v.Cluster.Leader.Name != "" && v.Cluster.Leader.Name != v.Self.Name,
-		v.Last.Kind == TaskClone && v.Server.Process == ProcessNone && v.Cluster.Leader.Name != "":
-		d := follower(v, c)
-		d.Detail = "in pause: " + d.Detail
-		return d
 	case v.Last.Kind == TaskDemote && v.Server.Process == ProcessNone && v.Cluster.Leader.Name != "" && v.Cluster.Leader.Name != v.Self.Name,
 		v.Last.Kind == TaskMeasure || v.Last.Kind == TaskRewind:
 		d := follower(v, c)
@@ -43,11 +38,7 @@ func paused(v View, c Config) Decision {
 	} else if v.Server.Process == ProcessNone {
 		what = "stopped"
 	}
-	d := Decision{Reason: ReasonPaused, Detail: fmt.Sprintf("in pause: PostgreSQL is left as it is (%s)", what)}
-	if v.Server.Role == RoleReplica && v.Server.Process == ProcessRunning {
-		return restart(v, c, d, "") // it follows the next leader
-	}
-	return d
+	return Decision{Reason: ReasonPaused, Detail: fmt.Sprintf("in pause: PostgreSQL is left as it is (%s)", what)}
 }
 
 // pausedLeader renews, and gives the lease back when PostgreSQL is not the primary any more.
@@ -58,7 +49,6 @@ func pausedLeader(v View, c Config) Decision {
 		if s, ok := switchover(v, c); ok {
 			return renewing(v, c, s)
 		}
-		return renewing(v, c, restart(v, c, d, ""))
 	case v.Server.Process == ProcessRunning && v.Server.Role == RoleReplica && v.Last.Kind != TaskPromote:
 		return promoting(v, c)
 	case v.Server.Process == ProcessNone:

@@ -31,10 +31,8 @@ type View struct {
 	ScheduledIn time.Duration
 	// RequestedFor is how long the request in the key failover has been seen here.
 	RequestedFor time.Duration
-	// Request is what an operator asked this node to do with its PostgreSQL.
-	Request Request
-	Stop    bool          // the process was asked to end: hand the leadership over, stop PostgreSQL
-	StopFor time.Duration // since when
+	Stop         bool          // the process was asked to end: hand the leadership over, stop PostgreSQL
+	StopFor      time.Duration // since when
 }
 
 // Self is what a node knows of itself without looking anywhere.
@@ -208,7 +206,6 @@ const (
 	TaskFence        TaskKind = "fence"
 	TaskStop         TaskKind = "stop"
 	TaskMeasure      TaskKind = "measure wal"
-	TaskRestart      TaskKind = "restart"
 )
 
 // Task is the long action that runs beside the loop.

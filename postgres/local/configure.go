@@ -31,7 +31,6 @@ func (s *Server) Configure(ctx context.Context, settings postgres.Settings, role
 	if role != postgres.RolePrimary && role != postgres.RoleReplica {
 		return false, errors.New("local: configure: the role is neither primary nor replica")
 	}
-	settings = settings.For(role)
 	parameters, recovery := s.serverParameters(settings)
 	files := confFiles{parameters: parameters, hba: filepath.Join(s.cfg.ConfigDir, "pg_hba.conf"), ident: filepath.Join(s.cfg.ConfigDir, "pg_ident.conf")}
 	if role == postgres.RoleReplica {

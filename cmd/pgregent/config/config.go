@@ -327,7 +327,6 @@ func build(tree map[string]any) (*Config, []error) {
 	c.Local = postgres.Settings{
 		Parameters: r.texts("postgresql.parameters"), HBA: r.list("postgresql.pg_hba"), Ident: r.list("postgresql.pg_ident"),
 		RecoveryConf: r.texts("postgresql.recovery_conf"), UseSlots: true, UseRewind: r.bool("postgresql.use_pg_rewind"),
-		ByRole: byRole(r),
 	}
 	for path, addr := range map[string]string{"restapi.listen": c.RestAPI.Listen, "restapi.connect_address": c.RestAPI.Connect} {
 		if err := address(path, addr); err != nil && addr != "" {
@@ -399,18 +398,6 @@ func buildPostgreSQL(r reader, need func(string) string) local.Config {
 		}
 	}
 	return p
-}
-
-// byRole reads the settings for one role (reference section 5.20).
-func byRole(r reader) map[postgres.Role]postgres.Overlay {
-	out := map[postgres.Role]postgres.Overlay{}
-	for suffix, role := range map[string]postgres.Role{"_primary": postgres.RolePrimary, "_replica": postgres.RoleReplica} {
-		o := postgres.Overlay{Parameters: r.texts("postgresql.parameters" + suffix), HBA: r.list("postgresql.pg_hba" + suffix), Ident: r.list("postgresql.pg_ident" + suffix)}
-		if len(o.Parameters) > 0 || o.HBA != nil || o.Ident != nil {
-			out[role] = o
-		}
-	}
-	return out
 }
 
 func credentials(r reader, user string) local.Credentials {

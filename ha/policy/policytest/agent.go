@@ -35,24 +35,21 @@ type agent struct {
 	last      policy.Outcome
 	lastEnd   time.Duration
 
-	answers   []answer
-	line      policy.Line
-	lineAt    time.Duration
-	asking    bool
-	probing   bool
-	reason    policy.Reason
-	detail    string
-	publishAt time.Duration
-	downSince time.Duration // 0: PostgreSQL is well or does not matter
-	crashes   []time.Duration
-	stop      bool
-	stopAt    time.Duration
-	// request is what an operator asked for, at requestedAt.
-	request     policy.Request
-	requestedAt time.Duration
-	confirming  bool
-	looks       int // in this second of real time, to see a hot loop
-	second      time.Duration
+	answers    []answer
+	line       policy.Line
+	lineAt     time.Duration
+	asking     bool
+	probing    bool
+	reason     policy.Reason
+	detail     string
+	publishAt  time.Duration
+	downSince  time.Duration // 0: PostgreSQL is well or does not matter
+	crashes    []time.Duration
+	stop       bool
+	stopAt     time.Duration
+	confirming bool
+	looks      int // in this second of real time, to see a hot loop
+	second     time.Duration
 
 	seen           seenRecord // what this process knows of the record, for the invariants
 	trueSent       time.Duration

@@ -52,8 +52,6 @@ func (s *Story) nodeCommands() map[string]func([]string) error {
 		"kill-postmaster":   s.onNode((*Node).KillPostmaster),
 		"restart":           s.onNode((*Node).Start),
 		"stop":              s.onNode((*Node).Stop),
-		"restart-postgres":  s.onNode(func(n *Node) { n.operate(policy.Request{Kind: policy.RequestRestart}) }),
-		"reinit":            s.onNode(func(n *Node) { n.operate(policy.Request{Kind: policy.RequestReinitialize}) }),
 		"wipe":              s.onNode((*Node).Wipe),
 		"forget":            s.onNode(func(n *Node) { n.voter = voterDisk{} }),
 		"freeze":            s.forTime((*Node).Freeze),
@@ -88,14 +86,6 @@ func (n *Node) Stop() {
 	case n.patroni != nil:
 		n.KillAgent()
 		n.pgStop(func() {})
-	}
-}
-
-// operate is what an operator asks for, at the REST API.
-func (n *Node) operate(r policy.Request) {
-	if a := n.agent; a != nil {
-		a.request, a.requestedAt = r, n.clock()
-		a.wake()
 	}
 }
 

@@ -95,8 +95,6 @@
 //	freeze-postmaster a 5s     the postmaster stands still; its sessions go on
 //	pause-node a 5s            agent, guard and the whole server stand still; the kernel's timer works
 //	busy a 2s                  a client's statement is in flight at a, and acknowledged in two seconds
-//	restart-postgres a         an operator asks for a restart of PostgreSQL
-//	reinit a                   an operator asks for a new copy
 //	wipe a                     the data directory is lost
 //	forget a                   after kill: the disk's memory of promises is lost
 //	swap a patroni             the other program is started on the node's data directory, under its name (or pgregent)

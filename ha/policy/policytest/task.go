@@ -44,8 +44,6 @@ func (a *agent) begin(action policy.Action, done func(error)) {
 				n.pgStart(start{parent: a.guard, upstream: act.Member}, func(err error) { end(err, false) })
 			})
 		})
-	case policy.Restart:
-		a.run(policy.TaskRestart, act.Member, func(end func(error, bool)) { a.restart(act.Member, end) })
 	case policy.Promote:
 		if !a.mayServe() {
 			done(errNoLease)
@@ -94,25 +92,6 @@ func (a *agent) startPrimary(done func(error)) {
 	})
 }
 
-// restart stops the server in order and starts it again in the role that it had.
-func (a *agent) restart(upstream string, end func(error, bool)) {
-	n := a.n
-	primary := n.pg.primary
-	a.atGuard(end, func() {
-		n.pgStop(func() {
-			a.run0(func() {
-				if primary {
-					a.startPrimary(func(err error) { end(err, false) })
-					return
-				}
-				a.atGuard(end, func() {
-					n.pgStart(start{parent: a.guard, upstream: upstream}, func(err error) { end(err, false) })
-				})
-			})
-		})
-	})
-}
-
 // run runs a task beside the loop.
 func (a *agent) run(kind policy.TaskKind, member string, body func(end func(err error, impossible bool))) {
 	a.taskID++
@@ -140,9 +119,6 @@ func (a *agent) ended(id int, err error, impossible bool) {
 		a.w.logf(a.n, "  %s failed: %v", o.Kind, err)
 	}
 	a.task, a.last, a.lastEnd = policy.Task{}, o, a.n.clock()
-	if o.Kind == policy.TaskRestart || o.Kind == policy.TaskClone && o.Failed == "" {
-		a.request = policy.Request{}
-	}
 	a.wake()
 }
 

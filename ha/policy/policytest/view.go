@@ -24,11 +24,6 @@ func (a *agent) view() policy.View {
 		Task:  a.task,
 		Last:  a.last,
 	}
-	if a.request.Kind != policy.RequestNone && a.task.Kind == policy.TaskNone && now-a.requestedAt > requestPatience {
-		a.w.logf(n, "  the request is given up: it could not begin for %v", requestPatience)
-		a.request = policy.Request{}
-	}
-	v.Request = a.request
 	v.Self.Unfit = a.refused()
 	if a.known {
 		v.Store.Silent = now - a.readSent
@@ -49,9 +44,6 @@ func (a *agent) view() policy.View {
 	}
 	return v
 }
-
-// requestPatience is how long a request waits until it can begin.
-const requestPatience = 10 * time.Second
 
 // lineView adds the identities of the line's promotions, which stand in the lease record when the member is the holder.
 func (a *agent) lineView(now time.Duration) policy.Line {
