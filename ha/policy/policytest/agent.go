@@ -314,7 +314,9 @@ func (a *agent) finish(d policy.Decision) {
 		if a.stop && a.stopped() {
 			a.w.logf(a.n, "agent ends")
 			a.n.KillAgent()
-			a.n.endGuard()
+			if !a.dynamic.Pause { // in pause the guard stays, and PostgreSQL with it
+				a.n.endGuard()
+			}
 			return
 		}
 		wake := a.loopWait()
