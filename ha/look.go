@@ -24,6 +24,7 @@ func (n *Node) look(ctx context.Context) policy.View {
 	n.tellVoter()
 	n.findForeign(ctx)
 	n.noteDown()
+	n.noteBack()
 	n.learn()
 	return n.view()
 }
@@ -133,6 +134,18 @@ func (n *Node) noteDown() {
 	}
 	old := n.clock.Now() - 5*time.Minute
 	n.exits = slices.DeleteFunc(n.exits, func(at time.Duration) bool { return at < old })
+}
+
+// noteBack forgets that PostgreSQL is to come back from an operator's request, once it has.
+func (n *Node) noteBack() {
+	if !n.guardState.Postmaster.Running || !n.server.Answered || n.task != nil || n.wishes.reinit != nil {
+		return
+	}
+	n.startLimit = 0
+	if n.state.Due {
+		n.state.Due = false
+		n.saveState()
+	}
 }
 
 // learn records what is newly known about the promotions that the local WAL has come along (hazard B10).

@@ -113,6 +113,9 @@ type Status struct {
 	ReplayedAt      time.Time
 	LatestEnd       wal.LSN // the primary's end as the receiver last heard
 	ReplayPaused    bool
+	// TooLow says which parameter of a replica is lower than what its WAL demands, in a sentence (reference section 4.6);
+	// empty: none. PostgreSQL pauses the replay then.
+	TooLow string
 	Streaming       bool   // the receiver is streaming
 	RestoreCommand  bool   // set
 	ConnInfo        string // primary_conninfo as in force, password never included
