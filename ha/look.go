@@ -111,6 +111,12 @@ func (n *Node) decode(snap dcs.Snapshot) {
 	if !c.Present || c.Err != nil {
 		return // the configuration in force stays (reference section 1.3)
 	}
+	if why := unusable(c.Raw); why != "" {
+		if before.Config.Version != c.Version {
+			n.log.Error("the dynamic configuration is not taken over, the old one stays in force", "why", why)
+		}
+		return
+	}
 	if !sameDynamic(c.Dynamic, n.dynamic) {
 		for _, w := range c.Dynamic.Warnings {
 			n.log.Warn("dynamic configuration", "warning", w)

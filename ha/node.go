@@ -202,6 +202,7 @@ func (n *Node) open(ctx context.Context) error {
 		return err
 	}
 	n.state = s
+	n.readDynamicFile()
 	if g := n.cfg.Guard; g != nil {
 		n.held.Store(&guardRef{g})
 	} else {

@@ -23,6 +23,7 @@ type published struct {
 	slots   map[string]wal.LSN
 	slotsAt time.Duration
 	applied *postgres.Settings
+	dynamic []byte // of the copy of the key config in the data directory
 }
 
 // publish brings the member's own key, and what hangs on the observation, up to date at the end of a turn. Failures
@@ -43,6 +44,7 @@ func (n *Node) publish(ctx context.Context) {
 	}
 	n.tendSlots(ctx)
 	n.tendSettings(ctx)
+	n.tendDynamicFile()
 	n.tendCheckpoint(ctx)
 }
 

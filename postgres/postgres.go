@@ -115,13 +115,13 @@ type Status struct {
 	ReplayPaused    bool
 	// TooLow says which parameter of a replica is lower than what its WAL demands, in a sentence (reference section 4.6);
 	// empty: none. PostgreSQL pauses the replay then.
-	TooLow string
-	Streaming       bool   // the receiver is streaming
-	RestoreCommand  bool   // set
-	ConnInfo        string // primary_conninfo as in force, password never included
-	UpstreamHost    string // pg_stat_wal_receiver
-	UpstreamPort    int
-	History         wal.History // from the history file of Timeline; Tip = Timeline
+	TooLow         string
+	Streaming      bool   // the receiver is streaming
+	RestoreCommand bool   // set
+	ConnInfo       string // primary_conninfo as in force, password never included
+	UpstreamHost   string // pg_stat_wal_receiver
+	UpstreamPort   int
+	History        wal.History // from the history file of Timeline; Tip = Timeline
 
 	Walsenders     []Walsender
 	Slots          []Slot

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -67,14 +68,47 @@ func (s *Server) serverParameters(settings postgres.Settings) (parameters, recov
 	return parameters, recovery
 }
 
+// standbyParameters are the parameters that a standby must not have lower than the primary whose WAL it replays, and
+// their names in pg_control.
+func standbyParameters() map[string]string {
+	return map[string]string{
+		"max_connections": "max_connections", "max_worker_processes": "max_worker_processes", "max_wal_senders": "max_wal_senders",
+		"max_prepared_transactions": "max_prepared_xacts", "max_locks_per_transaction": "max_locks_per_xact",
+	}
+}
+
+// raised adds to what waits for a restart the parameters that this server was started with, because pg_control demanded
+// it, above what its configuration says: PostgreSQL itself would tell so only after the next reload.
+func raised(pending map[string]postgres.Change, inForce map[string]int, parameters map[string]string) map[string]postgres.Change {
+	for name, have := range inForce {
+		want, err := strconv.Atoi(strings.TrimSpace(parameters[name]))
+		if _, known := pending[name]; err != nil || known || have == want {
+			continue
+		}
+		if pending == nil {
+			pending = map[string]postgres.Change{}
+		}
+		pending[name] = postgres.Change{Old: strconv.Itoa(have), New: strconv.Itoa(want)}
+	}
+	return pending
+}
+
+// tooLow says which parameter of a standby is lower than pg_control has it from the primary: PostgreSQL pauses the replay
+// and goes on only after a restart.
+func tooLow(inForce, control map[string]int) string {
+	for _, name := range slices.Sorted(maps.Keys(inForce)) {
+		if need := control[standbyParameters()[name]]; inForce[name] < need {
+			return fmt.Sprintf("%s is %d, and the primary has %d", name, inForce[name], need)
+		}
+	}
+	return ""
+}
+
 // raise raises parameters that a standby must not have lower than its primary had them: it would not start, or its
 // replay would pause (reference section 4.6). It works on a copy.
 func raise(parameters map[string]string, control map[string]int) map[string]string {
 	out := maps.Clone(parameters)
-	for name, inControl := range map[string]string{
-		"max_connections": "max_connections", "max_worker_processes": "max_worker_processes", "max_wal_senders": "max_wal_senders",
-		"max_prepared_transactions": "max_prepared_xacts", "max_locks_per_transaction": "max_locks_per_xact",
-	} {
+	for name, inControl := range standbyParameters() {
 		have, err := strconv.Atoi(strings.TrimSpace(out[name]))
 		if need := control[inControl]; err == nil && have < need {
 			out[name] = strconv.Itoa(need)
