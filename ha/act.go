@@ -79,6 +79,9 @@ func (n *Node) do(ctx context.Context, v policy.View, a policy.Action) (changed 
 		return true, n.commit(ctx, n.clearFailover())
 	case policy.Follow:
 		return false, n.follow(ctx, a.Member)
+	case policy.Refuse:
+		n.refuse(a)
+		return true, nil
 	case policy.Cancel:
 		if n.task != nil {
 			n.log.Info("cancelling", "task", string(n.task.kind), "why", a.Why)
@@ -311,7 +314,7 @@ func (n *Node) follow(ctx context.Context, member string) error {
 	defer n.ctl.Unlock()
 	call, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	reload, err := n.cfg.Postgres.Configure(call, n.settings, postgres.RoleReplica, n.upstreamOf(member))
+	reload, err := n.cfg.Postgres.Configure(call, n.settings.For(cluster.RoleReplica), postgres.RoleReplica, n.upstreamOf(member))
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ func (n *Node) look(ctx context.Context) policy.View {
 	n.tellVoter()
 	n.findForeign(ctx)
 	n.noteDown()
+	n.noteBack()
 	n.learn()
 	return n.view()
 }
@@ -110,6 +111,12 @@ func (n *Node) decode(snap dcs.Snapshot) {
 	if !c.Present || c.Err != nil {
 		return // the configuration in force stays (reference section 1.3)
 	}
+	if why := unusable(c.Raw); why != "" {
+		if before.Config.Version != c.Version {
+			n.log.Error("the dynamic configuration is not taken over, the old one stays in force", "why", why)
+		}
+		return
+	}
 	if !sameDynamic(c.Dynamic, n.dynamic) {
 		for _, w := range c.Dynamic.Warnings {
 			n.log.Warn("dynamic configuration", "warning", w)
@@ -134,6 +141,18 @@ func (n *Node) noteDown() {
 	}
 	old := n.clock.Now() - 5*time.Minute
 	n.exits = slices.DeleteFunc(n.exits, func(at time.Duration) bool { return at < old })
+}
+
+// noteBack forgets that PostgreSQL is to come back from an operator's request, once it has.
+func (n *Node) noteBack() {
+	if !n.guardState.Postmaster.Running || !n.server.Answered || n.task != nil || n.wishes.reinit != nil {
+		return
+	}
+	n.startLimit = 0
+	if n.state.Due {
+		n.state.Due = false
+		n.saveState()
+	}
 }
 
 // learn records what is newly known about the promotions that the local WAL has come along (hazard B10).

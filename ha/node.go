@@ -68,6 +68,10 @@ type Node struct {
 	expected bool            // an end of the postmaster is expected
 	down     time.Duration   // since when PostgreSQL is not well while this node leads; 0: it is well
 
+	wishes     wishes
+	startLimit time.Duration // of the restart that PostgreSQL has not come back from; 0: primary_start_timeout
+	gone       chan struct{} // closed when Run returns
+
 	published published
 	slotSeen  map[string]time.Duration // when a member's slot was last wanted by a member that is here
 	// The checkpoint after a promotion: done, and running.
@@ -102,6 +106,7 @@ func newNode(c Config) *Node {
 		cfg: c, clock: c.Clock, store: c.Store,
 		log:      c.Log.With("member", c.Name),
 		inbox:    make(chan func(), 64),
+		gone:     make(chan struct{}),
 		answers:  map[string]answer{},
 		dynamic:  cluster.ParseDynamic(bootstrapConfig(c.Bootstrap)),
 		settings: mergeSettings(c.Local, nil),
@@ -135,6 +140,7 @@ func bootstrapConfig(file map[string]any) map[string]any {
 // and returns nil. It returns an error when the node cannot go on at all: another member runs under this name, the
 // state folder or the guard cannot be used. Run may be called once.
 func (n *Node) Run(ctx context.Context) error {
+	defer close(n.gone)
 	if err := n.open(ctx); err != nil {
 		return err
 	}
@@ -203,6 +209,7 @@ func (n *Node) open(ctx context.Context) error {
 		return err
 	}
 	n.state = s
+	n.readDynamicFile()
 	if g := n.cfg.Guard; g != nil {
 		n.held.Store(&guardRef{g})
 	} else {
@@ -324,6 +331,7 @@ func (n *Node) turn(ctx context.Context) (d policy.Decision, again bool) {
 	n.announce(v, d)
 	ended := n.traced(v, d)
 	outcome, again := n.act(ctx, v, d)
+	n.expireWishes(d)
 	n.publish(ctx)
 	n.sendReport(v, d)
 	n.remember(v, d, outcome, began, ended)

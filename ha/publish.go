@@ -23,6 +23,7 @@ type published struct {
 	slots   map[string]wal.LSN
 	slotsAt time.Duration
 	applied *postgres.Settings
+	dynamic []byte // of the copy of the key config in the data directory
 }
 
 // publish brings the member's own key, and what hangs on the observation, up to date at the end of a turn. Failures
@@ -45,6 +46,7 @@ func (n *Node) publish(ctx context.Context) {
 	n.tendBootstrap(ctx)
 	n.tendSlots(ctx)
 	n.tendSettings(ctx)
+	n.tendDynamicFile()
 	n.tendCheckpoint(ctx)
 }
 
@@ -110,6 +112,7 @@ func (n *Node) member() cluster.Member {
 		m.PendingRestart = true
 		m.PendingRestartReason[k] = cluster.PendingChange{Old: c.Old, New: c.New}
 	}
+	m.ScheduledRestart = n.scheduledKey()
 	if !s.Answered {
 		return m
 	}
@@ -147,6 +150,11 @@ func (n *Node) stateAndRole() (state, role string) {
 		return cluster.StateInitializing, cluster.RoleUninitialized
 	case policy.TaskClone:
 		return cluster.StateCreatingReplica, cluster.RoleUninitialized
+	case policy.TaskRestart:
+		if _, leads := n.lease.Open(); leads {
+			role = cluster.RolePrimary
+		}
+		return cluster.StateRestarting, role
 	case policy.TaskDemote, policy.TaskFence, policy.TaskStop:
 		return cluster.StateStopping, role
 	}
@@ -244,7 +252,7 @@ func (n *Node) historyKey() ([]byte, bool) {
 // (design section 8), and advances those that nobody reads here.
 func (n *Node) tendSlots(ctx context.Context) {
 	s := n.server
-	if !s.Answered || n.task != nil || !n.settings.UseSlots || n.dynamic.Pause {
+	if !s.Answered || n.task != nil || !n.settings.UseSlots {
 		return
 	}
 	want := map[string]wal.LSN{}
@@ -258,6 +266,13 @@ func (n *Node) tendSlots(ctx context.Context) {
 		}
 	}
 	delete(want, cluster.SlotName(n.cfg.Name))
+	if n.dynamic.Pause { // nothing is dropped (reference section 5.18): what is there is wanted
+		for _, slot := range s.Slots {
+			if _, ok := want[slot.Name]; !ok && slot.Type == "physical" {
+				want[slot.Name] = 0
+			}
+		}
+	}
 	now := n.clock.Now()
 	if sameKeys(want, n.published.slots) && now-n.published.slotsAt < 10*time.Second {
 		return
@@ -284,17 +299,17 @@ func (n *Node) tendSettings(ctx context.Context) {
 	if !s.Answered || n.task != nil {
 		return
 	}
-	if n.published.applied != nil && sameSettings(*n.published.applied, n.settings) {
+	role, up := s.Role, n.upstreamOf(n.upstream())
+	name := roleName(role)
+	settings := n.settings.For(name)
+	if n.published.applied != nil && sameSettings(*n.published.applied, settings) {
 		return
 	}
-	settings := n.settings
 	n.published.applied = &settings
-	role, up := s.Role, n.upstreamOf(n.upstream())
 	if role == postgres.RoleReplica && n.upstream() == "?" {
 		n.published.applied = nil // not before it is known whom it follows
 		return
 	}
-	name := map[postgres.Role]string{postgres.RolePrimary: cluster.RolePrimary, postgres.RoleReplica: cluster.RoleReplica}[role]
 	n.aside(ctx, "configuration", func(ctx context.Context) error {
 		reload, err := n.cfg.Postgres.Configure(ctx, settings, role, up)
 		if err != nil || !reload {

@@ -203,8 +203,15 @@ func (n *Node) sendReport(v policy.View, d policy.Decision) {
 	if r.SystemID == "" {
 		r.SystemID = s.Control.SystemID
 	}
+	if w := n.wishes.scheduled; w != nil {
+		at := w.RestartRequest
+		r.ScheduledRestart = &at
+	}
+	if n.wishes.reinit != nil {
+		r.Task = string(policy.RequestReinit)
+	}
 	if n.task != nil {
-		r.Task, r.TaskProgress = string(n.task.kind), n.task.progress.Load()
+		r.Task, r.TaskProgress = n.taskName(), n.task.progress.Load()
 	}
 	if v.Lease.Open && v.Lease.Verdict == policy.VerdictMine && v.Lease.Left > 0 {
 		r.IsLeader, r.LeaderUntil = true, time.Now().Add(v.Lease.Left)
@@ -214,6 +221,14 @@ func (n *Node) sendReport(v policy.View, d policy.Decision) {
 		r.Writable = s.Answered && s.Role == postgres.RolePrimary
 	}
 	n.report.Store(r)
+}
+
+// taskName is the name of the running task, for people: the steps of a reinitialization have one.
+func (n *Node) taskName() string {
+	if k := n.task.kind; n.wishes.reinit == nil || k != policy.TaskStop && k != policy.TaskClone {
+		return string(k)
+	}
+	return string(policy.RequestReinit)
 }
 
 func (n *Node) fenceReport() rest.Fence {

@@ -26,6 +26,8 @@ type state struct {
 	Intent *intent `json:"intent,omitempty"`
 	// Prepared says that the users of a new cluster were made.
 	Unprepared bool `json:"unprepared,omitempty"`
+	// Due says that an operator's request stopped PostgreSQL, and that it has not come back since.
+	Due bool `json:"due,omitempty"`
 }
 
 type intent struct {

@@ -24,6 +24,7 @@ type task struct {
 	over     bool // it has ended, at finished, with failed
 	finished time.Duration
 	failed   error
+	done     func(error) // told how it ended, on the loop's goroutine; may be nil
 	progress atomic.Pointer[postgres.Progress]
 }
 
@@ -52,6 +53,9 @@ func (n *Node) begin(ctx context.Context, v policy.View, a policy.Action) error 
 			return err
 		}
 		note, _ := n.note()
+		if n.wishes.reinit != nil {
+			n.wishes.reinit.copying = true
+		}
 		return n.start(ctx, policy.TaskClone, a.Member, func(ctx context.Context, t *task) error { return n.clone(ctx, t, src, note) })
 	case policy.Measure:
 		return n.start(ctx, policy.TaskMeasure, "", n.measure)
@@ -64,9 +68,9 @@ func (n *Node) begin(ctx context.Context, v policy.View, a policy.Action) error 
 		end := v.Server.Branch.End
 		return n.start(ctx, policy.TaskRewind, a.Member, func(ctx context.Context, _ *task) error { return n.rewind(ctx, src, a.Fork, end, note) })
 	case policy.StartPrimary:
-		epoch := n.epoch()
+		epoch, limit := n.epoch(), n.startTimeout()
 		n.expected = false
-		return n.start(ctx, policy.TaskStartPrimary, "", func(ctx context.Context, _ *task) error { return n.startPrimary(ctx, epoch) })
+		return n.start(ctx, policy.TaskStartPrimary, "", func(ctx context.Context, _ *task) error { return n.startPrimary(ctx, epoch, limit) })
 	case policy.StartReplica:
 		up, settings := n.upstreamOf(a.Member), n.settings
 		n.expected = false
@@ -82,7 +86,14 @@ func (n *Node) begin(ctx context.Context, v policy.View, a policy.Action) error 
 		n.log.Warn("fencing PostgreSQL", "why", a.Why)
 		epoch, head := n.epoch(), n.lease.Deadline()-n.clock.Now()
 		return n.start(ctx, policy.TaskFence, "", func(ctx context.Context, _ *task) error { return n.fence(ctx, epoch, head) })
+	case policy.Restart:
+		return n.beginRestart(ctx, a)
 	case policy.Stop:
+		if n.wishes.reinit != nil {
+			if err := n.setDue(); err != nil {
+				return err
+			}
+		}
 		n.expected = true
 		return n.start(ctx, policy.TaskStop, "", n.stopReplica)
 	}
@@ -121,6 +132,9 @@ func (n *Node) ended(t *task, err error) {
 	}
 	t.over, t.finished, t.failed = true, now, err
 	n.trace.begin(stepLook)
+	if t.done != nil {
+		t.done(err)
+	}
 	n.observer.kick()
 }
 
@@ -131,6 +145,9 @@ func (n *Node) settle(looked time.Duration) {
 		return
 	}
 	n.task = nil
+	if t.kind == policy.TaskClone && t.failed == nil {
+		n.wishes.reinit = nil
+	}
 	times := 0
 	if t.failed != nil {
 		times = 1
@@ -228,10 +245,10 @@ func (n *Node) rewind(ctx context.Context, src postgres.Source, fork, end wal.Po
 
 // startPrimary starts PostgreSQL as primary on its own timeline, under the open epoch: the guard refuses without
 // (rule R7, hazard A17).
-func (n *Node) startPrimary(ctx context.Context, epoch uint64) error {
+func (n *Node) startPrimary(ctx context.Context, epoch uint64, limit time.Duration) error {
 	n.ctl.Lock()
 	defer n.ctl.Unlock()
-	if err := n.run(ctx, postgres.RolePrimary, n.loopSettings(ctx), postgres.Upstream{}, epoch); err != nil {
+	if err := n.startWithin(ctx, limit, postgres.RolePrimary, n.loopSettings(ctx), postgres.Upstream{}, epoch); err != nil {
 		return err
 	}
 	if err := n.prepareCluster(ctx, epoch); err != nil {
@@ -266,7 +283,7 @@ func (n *Node) startReplica(ctx context.Context, s postgres.Settings, up postgre
 // run configures, starts through the guard, and waits until SQL is answered.
 func (n *Node) run(ctx context.Context, role postgres.Role, s postgres.Settings, up postgres.Upstream, epoch uint64) error {
 	n.trace.begin(stepConfigure)
-	if _, err := n.cfg.Postgres.Configure(ctx, s, role, up); err != nil {
+	if _, err := n.cfg.Postgres.Configure(ctx, s.For(roleName(role)), role, up); err != nil {
 		return err
 	}
 	cmd, err := n.cfg.Postgres.Command(ctx, role)

@@ -31,6 +31,7 @@ func (n *Node) view() policy.View {
 		Last:     n.lastView(now),
 		Stop:     n.stopping,
 	}
+	n.wishesView(&v)
 	if n.stopping {
 		v.StopFor = now - n.stopAt
 	}
@@ -104,6 +105,8 @@ func (n *Node) serverView(now time.Duration) policy.Server {
 		Streaming:    s.Streaming,
 		ReplayPaused: s.ReplayPaused,
 		Crashes:      len(n.exits),
+		Version:      s.Version, PendingRestart: len(s.PendingRestart) > 0, TooLow: s.TooLow,
+		Due: n.state.Due, StartLimit: n.startLimit,
 	}
 	if n.guardState.Postmaster.Running {
 		v.StartedAs = policy.RoleReplica

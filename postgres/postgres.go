@@ -8,6 +8,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/pgregent/pgregent/postgres/wal"
@@ -112,12 +113,15 @@ type Status struct {
 	ReplayedAt      time.Time
 	LatestEnd       wal.LSN // the primary's end as the receiver last heard
 	ReplayPaused    bool
-	Streaming       bool   // the receiver is streaming
-	RestoreCommand  bool   // set
-	ConnInfo        string // primary_conninfo as in force, password never included
-	UpstreamHost    string // pg_stat_wal_receiver
-	UpstreamPort    int
-	History         wal.History // from the history file of Timeline; Tip = Timeline
+	// TooLow says which parameter of a replica is lower than what its WAL demands, in a sentence (reference section 4.6);
+	// empty: none. PostgreSQL pauses the replay then.
+	TooLow         string
+	Streaming      bool   // the receiver is streaming
+	RestoreCommand bool   // set
+	ConnInfo       string // primary_conninfo as in force, password never included
+	UpstreamHost   string // pg_stat_wal_receiver
+	UpstreamPort   int
+	History        wal.History // from the history file of Timeline; Tip = Timeline
 
 	Walsenders     []Walsender
 	Slots          []Slot
@@ -191,6 +195,40 @@ type Settings struct {
 	RecoveryConf map[string]string
 	UseSlots     bool
 	UseRewind    bool
+	// Roles is what applies in one role only (reference section 5.20), by the names primary, replica, standby_leader.
+	// The loop resolves it with For; a Controller gets Settings without it.
+	Roles map[string]RoleSettings
+}
+
+// RoleSettings is what differs in one role: `parameters_ROLE`, `pg_hba_ROLE`, `pg_ident_ROLE`.
+type RoleSettings struct {
+	Parameters map[string]string // over Settings.Parameters; the protected ones have no effect
+	HBA, Ident []string          // in the place of Settings.HBA and Settings.Ident; nil: those
+}
+
+// For returns the settings as they are in the role (reference section 5.20), without Roles.
+func (s Settings) For(role string) Settings {
+	r, ok := s.Roles[role]
+	s.Roles = nil
+	if !ok {
+		return s
+	}
+	s.Parameters = maps.Clone(s.Parameters)
+	if s.Parameters == nil {
+		s.Parameters = map[string]string{}
+	}
+	for name, value := range r.Parameters {
+		if p, fixed := ProtectedParameter(name); !fixed || p.FileOnly {
+			s.Parameters[name] = value
+		}
+	}
+	if r.HBA != nil {
+		s.HBA = r.HBA
+	}
+	if r.Ident != nil {
+		s.Ident = r.Ident
+	}
+	return s
 }
 
 // Progress is how far a base backup or another copy has come.

@@ -248,6 +248,20 @@ func EncodeFailover(f Failover) []byte {
 	return w.end()
 }
 
+// ScheduledRestart is a member's `scheduled_restart`: when, for which start of its postmaster, and the filters of the
+// request as they were given (reference section 1.4).
+func ScheduledRestart(at, started time.Time, filters map[string]any) map[string]any {
+	out := maps.Clone(filters)
+	if out == nil {
+		out = map[string]any{}
+	}
+	out["schedule"] = isoFormat(at)
+	if !started.IsZero() {
+		out["postmaster_start_time"] = strings.Replace(isoFormat(started), "T", " ", 1)
+	}
+	return out
+}
+
 // isoFormat is Python's datetime.isoformat().
 func isoFormat(t time.Time) string {
 	if t.Nanosecond()/1000 == 0 {

@@ -47,10 +47,13 @@ func situation(v View, c Config) Decision {
 	if v.Store.Failed || !v.Store.Known {
 		return noStore(v, c)
 	}
-	if d, ok := foreignData(v); ok {
+	if d, ok := foreignData(v, c); ok {
 		return d
 	}
 	if d, ok := tidyLease(v); ok {
+		return d
+	}
+	if d, ok := operator(v, c); ok {
 		return d
 	}
 	switch {
@@ -113,7 +116,7 @@ func fenceFirst(v View, c Config) (Decision, bool) {
 
 // busy leaves a running task alone, and goes on renewing.
 func busy(v View, c Config) Decision {
-	d := Decision{Reason: ReasonBusy, Detail: fmt.Sprintf("%s is running", taskName(v.Task))}
+	d := refuseBusy(v, Decision{Reason: ReasonBusy, Detail: fmt.Sprintf("%s is running", taskName(v.Task))})
 	if v.Stop && (v.Task.Kind == TaskClone || v.Task.Kind == TaskInitdb || v.Task.Kind == TaskMeasure || v.Task.Kind == TaskRewind) {
 		d.Actions = append(d.Actions, Cancel{Why: "this node is stopping"})
 	}
@@ -170,8 +173,9 @@ func shorter(a, b time.Duration) time.Duration {
 }
 
 // foreignData refuses to do anything with a data directory of another cluster (hazard D1): nothing is started, joined,
-// or deleted.
-func foreignData(v View) (Decision, bool) {
+// or deleted. In pause it is left as it is until the pause ends (reference section 5.18): whoever exchanges a data
+// directory does so in pause. A lease that is held while nothing runs is given back all the same.
+func foreignData(v View, c Config) (Decision, bool) {
 	id := v.Cluster.Initialize
 	if !id.Valid() || v.Server.SystemID == "" || v.Server.SystemID == id.SystemID {
 		return Decision{}, false
@@ -180,6 +184,9 @@ func foreignData(v View) (Decision, bool) {
 		"the data directory has the system identifier %s, the cluster has %s: this node does not join; move the directory away, or correct the scope",
 		v.Server.SystemID, id.SystemID)}
 	switch {
+	case c.Dynamic.Pause && v.Server.Process != ProcessNone:
+		d.Detail = "in pause: " + d.Detail
+		d = renewing(v, c, d)
 	case v.Lease.Open && v.Server.Process != ProcessNone:
 		d.Actions = []Action{Fence{Why: "the data directory belongs to another cluster"}}
 	case v.Lease.Open || v.Lease.Unreleased:

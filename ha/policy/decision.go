@@ -99,7 +99,31 @@ type (
 	Fence struct{ Why string }
 	// Stop stops a replica (fast).
 	Stop struct{}
+	// Restart stops PostgreSQL in order and starts it again as what it was: as the primary under the open epoch, on its
+	// own timeline, or as a replica of Member (empty: of nobody). It ends when SQL is answered, or after the limit of the
+	// request, which fails it and leaves the server starting.
+	Restart struct {
+		Primary   bool
+		Member    string
+		Scheduled bool // it carries out View.Scheduled, otherwise View.Restart, if any
+	}
 )
+
+// Request names what an operator asked a node for.
+type Request string
+
+// Requests.
+const (
+	RequestRestart   Request = "restart"
+	RequestScheduled Request = "scheduled restart"
+	RequestReinit    Request = "reinitialize"
+)
+
+// Refuse ends a request that is not carried out. Why is for the operator.
+type Refuse struct {
+	Request Request
+	Why     string
+}
 
 func (Take) action()            {}
 func (Renew) action()           {}
@@ -121,3 +145,5 @@ func (Promote) action()         {}
 func (Demote) action()          {}
 func (Fence) action()           {}
 func (Stop) action()            {}
+func (Restart) action()         {}
+func (Refuse) action()          {}

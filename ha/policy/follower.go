@@ -14,7 +14,7 @@ func follower(v View, c Config) Decision {
 	name := v.Cluster.Leader.Name
 	switch v.Server.Data {
 	case DataEmpty, DataInterrupted:
-		return cloning(v, c, name, "the data directory is empty or a copy of it was interrupted")
+		return cloning(v, c, name, "the data directory is empty or a copy of it was interrupted", false)
 	case DataInvalid, DataUnknown:
 		return Decision{Reason: ReasonDataProblem, Detail: "the data directory cannot be used: " + v.Server.Problem, Wake: c.Dynamic.LoopWait}
 	}
@@ -54,8 +54,17 @@ func upstream(v View, leader string) string {
 func following(v View, c Config, name string) Decision {
 	want := upstream(v, name)
 	rest := c.Dynamic.LoopWait + 500*time.Millisecond // the leader's renewal wakes this node before that
+	if v.Server.TooLow != "" && v.Server.ReplayPaused && !c.Dynamic.Pause {
+		// PostgreSQL 14 and later pause the replay instead of ending; a restart takes the value from pg_control.
+		d, _ := restart(v, c, Restart{}, "the replay waits for a restart: "+v.Server.TooLow)
+		d.Reason = ReasonParameters
+		if wait := retry(v, TaskRestart); wait > 0 {
+			d.Actions, d.Wake = nil, wait
+		}
+		return d
+	}
 	if v.Server.Upstream == want && (v.Server.Streaming || want == "") {
-		return Decision{Reason: ReasonFollower, Detail: fmt.Sprintf("following %s at %v", orNobody(want), v.Server.Branch.End), Wake: rest}
+		return scheduledRestart(v, c, Decision{Reason: ReasonFollower, Detail: fmt.Sprintf("following %s at %v", orNobody(want), v.Server.Branch.End), Wake: rest})
 	}
 	d := Decision{Reason: ReasonRepointing, Detail: fmt.Sprintf("%s leads: following it instead of %s", name, orNobody(v.Server.Upstream)), Wake: contestPause}
 	if v.Server.Upstream == want {
@@ -157,7 +166,7 @@ func rejoining(v View, c Config, name string) Decision {
 	if v.Server.Branch.End.LSN == 0 {
 		d.Detail += ": finding out where the local WAL ends"
 		if v.Last.Kind == TaskMeasure && v.Last.Failed != "" && v.Last.Times >= 3 {
-			return cloning(v, c, name, "where the local WAL ends cannot be found out: "+v.Last.Failed)
+			return cloning(v, c, name, "where the local WAL ends cannot be found out: "+v.Last.Failed, false)
 		}
 		d.Probe = name
 		return attempt(v, TaskMeasure, d, Measure{})
@@ -170,7 +179,7 @@ func rejoining(v View, c Config, name string) Decision {
 	switch rel {
 	case cluster.RelationBehind:
 		if v.Last.Kind == TaskStartReplica && v.Last.Failed != "" && v.Last.Times >= 5 {
-			return cloning(v, c, name, "PostgreSQL could not be started as a replica: "+v.Last.Failed)
+			return cloning(v, c, name, "PostgreSQL could not be started as a replica: "+v.Last.Failed, false)
 		}
 		d.Detail = fmt.Sprintf("starting as a replica of %s at %v", orNobody(upstream(v, name)), v.Server.Branch.End)
 		return attempt(v, TaskStartReplica, d, StartReplica{Member: upstream(v, name)})
@@ -178,7 +187,7 @@ func rejoining(v View, c Config, name string) Decision {
 		d.Reason, d.Detail = ReasonDiverged, divergence(v, name, rel, fork)
 		return rewinding(v, c, d, name, Rewind{Member: name, Fork: fork})
 	case cluster.RelationOtherPromotion:
-		return cloning(v, c, name, divergence(v, name, rel, fork)+", which pg_rewind cannot tell apart")
+		return cloning(v, c, name, divergence(v, name, rel, fork)+", which pg_rewind cannot tell apart", false)
 	}
 	return uncompared(v, d, name)
 }
@@ -195,11 +204,11 @@ func rewinding(v View, c Config, d Decision, name string, a Rewind) Decision {
 	m, _ := v.Cluster.Member(name)
 	switch {
 	case !v.Self.CanRewind:
-		return cloning(v, c, name, d.Detail+"; pg_rewind is not possible (use_pg_rewind, and checksums or wal_log_hints)")
+		return cloning(v, c, name, d.Detail+"; pg_rewind is not possible (use_pg_rewind, and checksums or wal_log_hints)", false)
 	case v.Last.Kind == TaskRewind && v.Last.Failed != "" && (v.Last.Impossible || v.Last.Times >= 2):
-		return cloning(v, c, name, "pg_rewind failed: "+v.Last.Failed)
+		return cloning(v, c, name, "pg_rewind failed: "+v.Last.Failed, false)
 	case v.Last.Kind == TaskRewind && v.Last.Member == name && v.Last.Failed == "" && v.Last.Ago < time.Minute:
-		return cloning(v, c, name, "pg_rewind saw nothing to do, and "+d.Detail)
+		return cloning(v, c, name, "pg_rewind saw nothing to do, and "+d.Detail, false)
 	case !m.CheckpointAfterPromo:
 		// Its control file still shows the timeline before the promotion (hazard B11b).
 		d.Detail += "; waiting for its checkpoint before the rewind"
@@ -210,7 +219,7 @@ func rewinding(v View, c Config, d Decision, name string, a Rewind) Decision {
 
 // cloning makes a new copy of the leader. What is in the directory is renamed aside, and nothing begins before the
 // leader has answered, because this may be the last copy (hazard C10, invariant I16).
-func cloning(v View, c Config, name, why string) Decision {
+func cloning(v View, c Config, name, why string, fromLeader bool) Decision {
 	d := Decision{Reason: ReasonCloning, Detail: why + "; waiting for " + name, Wake: contestPause}
 	if ok, reason := lineKnown(v, name); !ok {
 		d.Probe, d.Detail = name, why+"; "+name+": "+reason
@@ -221,7 +230,7 @@ func cloning(v View, c Config, name, why string) Decision {
 	}
 	source := name
 	for _, m := range v.Cluster.Members {
-		if m.Tags.CloneFrom() && m.Name != v.Self.Name && m.Name != name && m.State == cluster.StateRunning && m.ReplicationState == cluster.ReplicationStreaming {
+		if !fromLeader && m.Tags.CloneFrom() && m.Name != v.Self.Name && m.Name != name && m.State == cluster.StateRunning && m.ReplicationState == cluster.ReplicationStreaming {
 			source = m.Name
 			break
 		}

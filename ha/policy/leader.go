@@ -41,6 +41,9 @@ func leader(v View, c Config) Decision {
 // leading is the healthy case: requests, then the small duties.
 func leading(v View, c Config) Decision {
 	if d, ok := switchover(v, c); ok {
+		if d.Reason == ReasonScheduled {
+			d = scheduledRestart(v, c, d)
+		}
 		return renewing(v, c, d)
 	}
 	d := Decision{Reason: ReasonLeader, Detail: fmt.Sprintf("leader of epoch %d at %v", v.Lease.Epoch, v.Server.Branch.End)}
@@ -49,8 +52,9 @@ func leading(v View, c Config) Decision {
 	}
 	if !v.Cluster.Initialize.Valid() && v.Server.SystemID != "" {
 		d.Actions = append(d.Actions, WriteInitialize{SystemID: v.Server.SystemID})
+		return renewing(v, c, d)
 	}
-	return renewing(v, c, d)
+	return renewing(v, c, scheduledRestart(v, c, d))
 }
 
 // unfitLeader hands over when another member can lead; a primary that is unfit is better than none.
@@ -123,7 +127,7 @@ func promoting(v View, c Config) Decision {
 
 // leaderSilent waits for a server that runs and does not answer, as long as primary_start_timeout allows.
 func leaderSilent(v View, c Config) Decision {
-	limit := c.Dynamic.PrimaryStartTimeout
+	limit := startLimit(v, c)
 	d := Decision{Reason: ReasonStarting, Detail: fmt.Sprintf("PostgreSQL has not answered for %v (limit %v)", round(v.Server.DownFor), limit), Wake: time.Second}
 	if v.Server.DownFor > limit && limit > 0 || limit == 0 && v.Server.DownFor > 10*time.Second {
 		d.Reason = ReasonStartTimeout
@@ -141,9 +145,17 @@ func leaderSilent(v View, c Config) Decision {
 	return renewing(v, c, d)
 }
 
+// startLimit is how long a primary may take to start (reference section 5.6.3).
+func startLimit(v View, c Config) time.Duration {
+	if v.Server.StartLimit > 0 {
+		return v.Server.StartLimit
+	}
+	return c.Dynamic.PrimaryStartTimeout
+}
+
 // leaderDown starts PostgreSQL again in place, or gives the lease back.
 func leaderDown(v View, c Config) Decision {
-	limit := c.Dynamic.PrimaryStartTimeout
+	limit := startLimit(v, c)
 	d := Decision{Reason: ReasonRestarting, Detail: fmt.Sprintf("PostgreSQL is down (for %v): starting it again", round(v.Server.DownFor))}
 	if (v.Server.DownFor > limit || v.Server.Crashes > restartLimit) && v.Server.WasPrimary {
 		d.Reason = ReasonStartTimeout

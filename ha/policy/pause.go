@@ -13,6 +13,10 @@ func paused(v View, c Config) Decision {
 	switch {
 	case v.Lease.Open && v.Lease.Verdict == VerdictMine:
 		return pausedLeader(v, c)
+	case v.Server.Due && v.Server.Process == ProcessNone && v.Cluster.Leader.Name != "" && v.Cluster.Leader.Name != v.Self.Name:
+		d := follower(v, c)
+		d.Detail = "in pause, as an operator asked for it: " + d.Detail
+		return d
 	case v.Last.Kind == TaskDemote && v.Server.Process == ProcessNone && v.Cluster.Leader.Name != "" && v.Cluster.Leader.Name != v.Self.Name,
 		v.Last.Kind == TaskMeasure || v.Last.Kind == TaskRewind:
 		d := follower(v, c)
@@ -51,6 +55,12 @@ func pausedLeader(v View, c Config) Decision {
 		}
 	case v.Server.Process == ProcessRunning && v.Server.Role == RoleReplica && v.Last.Kind != TaskPromote:
 		return promoting(v, c)
+	case v.Server.Process == ProcessForeign && v.Server.Role == RoleReplica:
+		d.Reason, d.Detail = ReasonReleasing, "in pause: a replica that this node did not start runs, so the lease is given back"
+		d.Actions = []Action{Release{}}
+		return d
+	case v.Server.Process == ProcessNone && v.Server.Due:
+		return leaderDown(v, c)
 	case v.Server.Process == ProcessNone:
 		d.Reason, d.Detail = ReasonReleasing, "in pause: PostgreSQL does not run, so the lease is given back"
 		d.Actions = []Action{Release{}}

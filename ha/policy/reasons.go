@@ -37,6 +37,9 @@ const (
 	ReasonDiverged       Reason = "diverged"
 	ReasonRejoining      Reason = "rejoining"
 	ReasonCloning        Reason = "cloning"
+	ReasonRestartAsked   Reason = "restart-asked"
+	ReasonReinit         Reason = "reinitialize"
+	ReasonParameters     Reason = "parameters"
 	ReasonNoLeader       Reason = "no-leader"
 	ReasonWaitLease      Reason = "wait-lease"
 	ReasonWaitTarget     Reason = "wait-target"
@@ -76,7 +79,7 @@ func Explain() []Explanation {
 		{ReasonUnfit, "A setting that changes safety is not supported by this node, so it must not lead. A leader hands over as soon as another member can."},
 		{ReasonSwitchover, "The key failover holds a request and this node leads. The members are asked, the target is chosen, and PostgreSQL is checkpointed and stopped for it."},
 		{ReasonScheduled, "A switchover is scheduled and not due yet."},
-		{ReasonRequestRefused, "The request in the key failover cannot be carried out. It is cleared; the detail says why."},
+		{ReasonRequestRefused, "A request, in the key failover or to this node, cannot be carried out. It is cleared; the detail says why."},
 		{ReasonReleasing, "The epoch is closed and nothing of it runs. The lease is given back with the proof, and to the target if there is one."},
 		{ReasonOrphanKey, "The key leader hangs on this node's session while the lease is not this node's: a late write landed. It is deleted at its version."},
 		{ReasonLeaseLost, "The lease record, or the key leader, is another's although this node's epoch is open. PostgreSQL is fenced and the epoch closed."},
@@ -95,6 +98,9 @@ func Explain() []Explanation {
 		{ReasonDiverged, "The local WAL has left the leader's history. PostgreSQL is stopped, what would be lost is set aside, and pg_rewind runs; where that cannot help a new copy is made."},
 		{ReasonRejoining, "PostgreSQL is stopped and another member leads. The end of the local WAL is measured and compared before it starts."},
 		{ReasonCloning, "The data directory must be made anew from the leader, which has to answer first. What is there is renamed aside."},
+		{ReasonRestartAsked, "An operator asked for a restart of PostgreSQL, now or at a time that has come, and its conditions are satisfied. It is stopped in order and started again as what it was; a primary keeps its epoch, its lease and its timeline."},
+		{ReasonReinit, "An operator asked to make this replica anew. Once the leader has answered, PostgreSQL is stopped and a new copy is made; the old data is kept aside."},
+		{ReasonParameters, "The replay of this standby is paused because a parameter is lower than on the primary. PostgreSQL is restarted with the value that pg_control demands."},
 		{ReasonNoLeader, "Nobody leads. Positions are measured and the members asked."},
 		{ReasonWaitLease, "Nobody leads, but the last holder's lease has not run out on this node's clock. It may still be serving."},
 		{ReasonWaitTarget, "The lease was released for another member, or ends where this node's WAL does not reach. Who fits has a few seconds."},
@@ -157,3 +163,11 @@ func (Promote) String() string           { return "promote" }
 func (a Demote) String() string          { return "demote for " + orAnyone(a.Target) }
 func (Fence) String() string             { return "fence" }
 func (Stop) String() string              { return "stop" }
+func (a Refuse) String() string          { return fmt.Sprintf("refuse the %s: %s", a.Request, a.Why) }
+
+func (a Restart) String() string {
+	if a.Primary {
+		return "restart as primary"
+	}
+	return "restart as a replica of " + orNobody(a.Member)
+}

@@ -31,8 +31,12 @@ type View struct {
 	ScheduledIn time.Duration
 	// RequestedFor is how long the request in the key failover has been seen here.
 	RequestedFor time.Duration
-	Stop         bool          // the process was asked to end: hand the leadership over, stop PostgreSQL
-	StopFor      time.Duration // since when
+	// What operators asked this node for; nil: nothing. Restart is for now, Scheduled waits for its time.
+	Restart, Scheduled *RestartRequest
+	Reinit             *ReinitRequest
+
+	Stop    bool          // the process was asked to end: hand the leadership over, stop PostgreSQL
+	StopFor time.Duration // since when
 }
 
 // Self is what a node knows of itself without looking anywhere.
@@ -158,6 +162,34 @@ type Server struct {
 	// DownFor is how long PostgreSQL has not been running or answering while this node leads; 0 when it is well.
 	DownFor time.Duration
 	Crashes int // unexpected exits in the last five minutes
+
+	Version        int  // server_version_num; 0: unknown
+	PendingRestart bool // a parameter waits for a restart
+	// TooLow says which parameter of this standby is lower than its primary's, so that PostgreSQL has paused the replay
+	// and waits for a restart (reference section 4.6); empty: none.
+	TooLow string
+	// Due says that an operator's request stopped it and that it has not come back since: it is started again, in pause
+	// and after a restart of the agent too.
+	Due bool
+	// StartLimit is how long the operator's restart gives it to start; 0: primary_start_timeout.
+	StartLimit time.Duration
+}
+
+// RestartRequest is an operator's request to restart PostgreSQL, and its conditions (reference sections 2.8, 5.21).
+type RestartRequest struct {
+	In      time.Duration // until it is due, by the wall clock; 0: now
+	Role    string        // primary, replica, standby_leader; empty: any
+	Below   int           // only while server_version_num is lower; 0: any
+	Pending bool          // only while a parameter waits for a restart
+	// Happened says that PostgreSQL was started anew since a scheduled restart was asked for.
+	Happened bool
+}
+
+// ReinitRequest is an operator's request to make the replica anew (reference section 5.5).
+type ReinitRequest struct {
+	Force      bool // a task that runs is cancelled
+	FromLeader bool // the leader is copied, whoever else offers itself
+	Copying    bool // its copy was begun
 }
 
 // Line is what the leading member says of its WAL over the replication protocol.
@@ -206,6 +238,7 @@ const (
 	TaskFence        TaskKind = "fence"
 	TaskStop         TaskKind = "stop"
 	TaskMeasure      TaskKind = "measure wal"
+	TaskRestart      TaskKind = "restart"
 )
 
 // Task is the long action that runs beside the loop.

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/pgregent/pgregent/postgres/wal"
+
+	"github.com/pgregent/pgregent/postgres"
 )
 
 // archiveReady archives the WAL files that wait for it, up to the fork: a rewind removes them, and the archive would have
@@ -21,7 +23,7 @@ func (s *Server) archiveReady(ctx context.Context, c control, fork wal.Position)
 		return
 	}
 	mode := strings.ToLower(conf.parameters["archive_mode"])
-	if on, _ := parseBool(mode); !on && mode != "always" {
+	if on, _ := postgres.ParseBool(mode); !on && mode != "always" {
 		return
 	}
 	ready, err := filepath.Glob(filepath.Join(globEscape(s.data("pg_wal")), "archive_status", "*.ready"))

@@ -56,9 +56,9 @@ func (s *Server) commandArgs(parameters map[string]string) []string {
 	for _, name := range []string{"listen_addresses", "port", "cluster_name"} {
 		args = append(args, "--"+name+"="+parameters[name])
 	}
-	for _, p := range protectedParameters() {
-		if !p.inFileOnly {
-			args = append(args, "--"+p.name+"="+parameters[p.name])
+	for _, p := range postgres.ProtectedParameters() {
+		if !p.FileOnly {
+			args = append(args, "--"+p.Name+"="+parameters[p.Name])
 		}
 	}
 	return append(args, "--restart_after_crash=off")

@@ -258,10 +258,8 @@ func (s *Server) tryConf(ctx context.Context, files *confFiles) error {
 
 // dropParameter removes a parameter that is not one of the protected ones.
 func (s *Server) dropParameter(files *confFiles, name, why string) bool {
-	for _, p := range protectedParameters() {
-		if p.name == name {
-			return false
-		}
+	if _, fixed := postgres.ProtectedParameter(name); fixed {
+		return false
 	}
 	for _, set := range []map[string]string{files.parameters, files.recovery} {
 		if _, found := set[name]; found {

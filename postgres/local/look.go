@@ -30,6 +30,10 @@ const lookSQL = `SELECT json_build_object(
 	'slots', (SELECT json_agg(json_build_object('name', slot_name, 'type', slot_type, 'active', active,
 		'restart', restart_lsn, 'xmin', xmin IS NOT NULL OR catalog_xmin IS NOT NULL, 'wal_status', wal_status) ORDER BY slot_name)
 		FROM pg_replication_slots WHERE NOT temporary),
+	'standby', json_build_object('max_connections', current_setting('max_connections')::int,
+		'max_worker_processes', current_setting('max_worker_processes')::int, 'max_wal_senders', current_setting('max_wal_senders')::int,
+		'max_prepared_transactions', current_setting('max_prepared_transactions')::int,
+		'max_locks_per_transaction', current_setting('max_locks_per_transaction')::int),
 	'pending', (SELECT json_object_agg(name, current_setting(name)) FROM pg_settings WHERE pending_restart)
 ) FROM (SELECT pg_is_in_recovery() AS rec OFFSET 0) r`
 
@@ -52,6 +56,7 @@ type lookRow struct {
 	Walsenders     []walsenderRow    `json:"walsenders"`
 	Slots          []slotRow         `json:"slots"`
 	Pending        map[string]string `json:"pending"`
+	Standby        map[string]int    `json:"standby"` // in force, of the parameters of standbyParameters
 }
 
 type receiverRow struct {

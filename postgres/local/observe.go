@@ -62,7 +62,7 @@ func (s *Server) Observe(ctx context.Context) postgres.Status {
 	defer cancel()
 	files := make(chan filesSeen, 1)
 	go func() { files <- s.files.see(ctx) }()
-	err := s.look.sql(ctx, s, &st)
+	inForce, err := s.look.sql(ctx, s, &st)
 	seen := <-files
 	st.Data, st.DataErr, st.Control = seen.data, seen.problem, seen.control.Control
 	if err != nil {
@@ -70,6 +70,9 @@ func (s *Server) Observe(ctx context.Context) postgres.Status {
 		return st
 	}
 	st.Answered = true
+	if st.Role == postgres.RoleReplica {
+		st.TooLow = tooLow(inForce, st.Control.Settings)
+	}
 	if st.Role == postgres.RoleReplica && st.Timeline == 0 {
 		st.Timeline = max(st.Control.Checkpoint.Timeline, st.Control.MinRecovery.Timeline)
 	}
@@ -79,17 +82,18 @@ func (s *Server) Observe(ctx context.Context) postgres.Status {
 	return st
 }
 
-// sql asks the server, with one attempt to connect anew when the kept connection turns out to be dead.
-func (l *looker) sql(ctx context.Context, s *Server, st *postgres.Status) error {
+// sql asks the server, with one attempt to connect anew when the kept connection turns out to be dead. It
+// also returns the parameters in force that a standby must not have too low.
+func (l *looker) sql(ctx context.Context, s *Server, st *postgres.Status) (inForce map[string]int, err error) {
 	select {
 	case l.turn <- struct{}{}:
 	case <-ctx.Done():
-		return fmt.Errorf("an earlier look has not come back: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("an earlier look has not come back: %w", context.Cause(ctx))
 	}
 	defer func() { <-l.turn }()
 	select {
 	case <-l.closed:
-		return errors.New("the controller is closed")
+		return nil, errors.New("the controller is closed")
 	default:
 	}
 	kept := l.conn != nil
@@ -98,10 +102,10 @@ func (l *looker) sql(ctx context.Context, s *Server, st *postgres.Status) error 
 		row, err = l.ask(ctx, s)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := row.status(st); err != nil {
-		return err
+		return nil, err
 	}
 	if st.Role == postgres.RoleReplica {
 		l.replicaTimeline(ctx, s, st)
@@ -109,7 +113,15 @@ func (l *looker) sql(ctx context.Context, s *Server, st *postgres.Status) error 
 		closeConn(l.repl)
 		l.repl = nil
 	}
-	return l.pending(ctx, row.Pending, st)
+	if err := l.pending(ctx, row.Pending, st); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.configured != nil {
+		st.PendingRestart = raised(st.PendingRestart, row.Standby, s.configured.parameters)
+	}
+	return row.Standby, nil
 }
 
 // isRace says that the server was promoted between two parts of the statement.

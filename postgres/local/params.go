@@ -1,6 +1,7 @@
 package local
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -8,81 +9,6 @@ import (
 
 	"github.com/pgregent/pgregent/postgres"
 )
-
-// protected is a parameter that standbys and pg_rewind depend on, so it is passed on the postmaster's command line
-// and checked (reference section 4.6).
-type protected struct {
-	name, value string // value is the default
-	accept      func(string) bool
-	inFileOnly  bool
-}
-
-// protectedParameters lists them in the order of the command line.
-func protectedParameters() []protected {
-	return []protected{
-		{name: "wal_level", value: "replica", accept: oneOf("replica", "logical")},
-		{name: "hot_standby", value: "on", accept: isTrue},
-		{name: "max_connections", value: "100", accept: atLeast(25)},
-		{name: "max_wal_senders", value: "10", accept: atLeast(3)},
-		{name: "max_prepared_transactions", value: "0", accept: atLeast(0)},
-		{name: "max_locks_per_transaction", value: "64", accept: atLeast(32)},
-		{name: "track_commit_timestamp", value: "off", accept: isBool},
-		{name: "max_replication_slots", value: "10", accept: atLeast(4)},
-		{name: "max_worker_processes", value: "8", accept: atLeast(2)},
-		{name: "wal_log_hints", value: "on", accept: isBool},
-		{name: "wal_keep_size", value: "128MB", accept: atLeast16MB, inFileOnly: true},
-	}
-}
-
-func oneOf(values ...string) func(string) bool {
-	return func(v string) bool { return slices.Contains(values, strings.ToLower(v)) }
-}
-
-func atLeast(least int) func(string) bool {
-	return func(v string) bool {
-		n, err := strconv.Atoi(strings.TrimSpace(v))
-		return err == nil && n >= least && n <= 1<<30
-	}
-}
-
-// parseBool reads a boolean as PostgreSQL does: unique prefixes count.
-func parseBool(v string) (value, ok bool) {
-	v = strings.ToLower(strings.TrimSpace(v))
-	for word, value := range map[string]bool{"true": true, "yes": true, "on": true, "1": true, "false": false, "no": false, "off": false, "0": false} {
-		if v == word || v != "" && v != "o" && strings.HasPrefix(word, v) {
-			return value, true
-		}
-	}
-	return false, false
-}
-
-func isBool(v string) bool { _, ok := parseBool(v); return ok }
-func isTrue(v string) bool { value, ok := parseBool(v); return ok && value }
-
-// atLeast16MB checks wal_keep_size, whose plain numbers are megabytes.
-func atLeast16MB(v string) bool {
-	v = strings.TrimSpace(v)
-	digits := strings.TrimRight(v, "kKMGTB ")
-	n, err := strconv.ParseFloat(digits, 64)
-	if err != nil {
-		return false
-	}
-	switch strings.TrimSpace(v[len(digits):]) {
-	case "":
-	case "B":
-		n /= 1 << 20
-	case "kB":
-		n /= 1 << 10
-	case "MB":
-	case "GB":
-		n *= 1 << 10
-	case "TB":
-		n *= 1 << 20
-	default:
-		return false
-	}
-	return n >= 16
-}
 
 // isRecoveryParameter says that a name belongs to the recovery section: it is written for replicas only, and removed
 // from postgresql.auto.conf (reference section 7).
@@ -122,19 +48,19 @@ func (s *Server) serverParameters(settings postgres.Settings) (parameters, recov
 	for name, value := range settings.RecoveryConf {
 		recovery[strings.ToLower(name)] = value
 	}
-	for _, p := range protectedParameters() {
-		value, given := parameters[p.name]
-		if p.name == "wal_level" && strings.EqualFold(value, "hot_standby") {
-			value = "replica" // the name of PostgreSQL 9.5 and before
-		}
-		if given && !p.accept(value) {
-			s.log.Warn("a parameter has a value that is not accepted, the default is used", "name", p.name, "value", value, "default", p.value)
+	for _, p := range postgres.ProtectedParameters() {
+		value, given := parameters[p.Name]
+		if given && !p.Accept(value) {
+			s.log.Warn("a parameter has a value that is not accepted, the default is used", "name", p.Name, "value", value, "default", p.Default)
 			given = false
 		}
 		if !given {
-			value = p.value
+			value = p.Default
 		}
-		parameters[p.name] = value
+		if p.Name == "wal_level" && strings.EqualFold(value, "hot_standby") {
+			value = "replica" // the name of PostgreSQL 9.5 and before
+		}
+		parameters[p.Name] = value
 	}
 	parameters["listen_addresses"] = strings.Join(s.hosts, ",")
 	parameters["port"] = strconv.Itoa(s.port)
@@ -142,14 +68,47 @@ func (s *Server) serverParameters(settings postgres.Settings) (parameters, recov
 	return parameters, recovery
 }
 
+// standbyParameters are the parameters that a standby must not have lower than the primary whose WAL it replays, and
+// their names in pg_control.
+func standbyParameters() map[string]string {
+	return map[string]string{
+		"max_connections": "max_connections", "max_worker_processes": "max_worker_processes", "max_wal_senders": "max_wal_senders",
+		"max_prepared_transactions": "max_prepared_xacts", "max_locks_per_transaction": "max_locks_per_xact",
+	}
+}
+
+// raised adds to what waits for a restart the parameters that this server was started with, because pg_control demanded
+// it, above what its configuration says: PostgreSQL itself would tell so only after the next reload.
+func raised(pending map[string]postgres.Change, inForce map[string]int, parameters map[string]string) map[string]postgres.Change {
+	for name, have := range inForce {
+		want, err := strconv.Atoi(strings.TrimSpace(parameters[name]))
+		if _, known := pending[name]; err != nil || known || have == want {
+			continue
+		}
+		if pending == nil {
+			pending = map[string]postgres.Change{}
+		}
+		pending[name] = postgres.Change{Old: strconv.Itoa(have), New: strconv.Itoa(want)}
+	}
+	return pending
+}
+
+// tooLow says which parameter of a standby is lower than pg_control has it from the primary: PostgreSQL pauses the replay
+// and goes on only after a restart.
+func tooLow(inForce, control map[string]int) string {
+	for _, name := range slices.Sorted(maps.Keys(inForce)) {
+		if need := control[standbyParameters()[name]]; inForce[name] < need {
+			return fmt.Sprintf("%s is %d, and the primary has %d", name, inForce[name], need)
+		}
+	}
+	return ""
+}
+
 // raise raises parameters that a standby must not have lower than its primary had them: it would not start, or its
 // replay would pause (reference section 4.6). It works on a copy.
 func raise(parameters map[string]string, control map[string]int) map[string]string {
 	out := maps.Clone(parameters)
-	for name, inControl := range map[string]string{
-		"max_connections": "max_connections", "max_worker_processes": "max_worker_processes", "max_wal_senders": "max_wal_senders",
-		"max_prepared_transactions": "max_prepared_xacts", "max_locks_per_transaction": "max_locks_per_xact",
-	} {
+	for name, inControl := range standbyParameters() {
 		have, err := strconv.Atoi(strings.TrimSpace(out[name]))
 		if need := control[inControl]; err == nil && have < need {
 			out[name] = strconv.Itoa(need)

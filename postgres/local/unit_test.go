@@ -140,7 +140,7 @@ func TestSplitWords(t *testing.T) {
 
 func TestParseBool(t *testing.T) {
 	for in, want := range map[string]string{"on": "t", "ON": "t", "true": "t", "yes": "t", "1": "t", "tr": "t", "of": "f", "no": "f", "f": "f", "0": "f", "o": "", "": "", "2": "", "onn": "", "maybe": ""} {
-		value, ok := parseBool(in)
+		value, ok := postgres.ParseBool(in)
 		got := map[bool]string{true: "t", false: "f"}[value]
 		if !ok {
 			got = ""

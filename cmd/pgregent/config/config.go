@@ -327,6 +327,7 @@ func build(tree map[string]any) (*Config, []error) {
 	c.Local = postgres.Settings{
 		Parameters: r.texts("postgresql.parameters"), HBA: r.list("postgresql.pg_hba"), Ident: r.list("postgresql.pg_ident"),
 		RecoveryConf: r.texts("postgresql.recovery_conf"), UseSlots: true, UseRewind: r.bool("postgresql.use_pg_rewind"),
+		Roles: roles(r),
 	}
 	for path, addr := range map[string]string{"restapi.listen": c.RestAPI.Listen, "restapi.connect_address": c.RestAPI.Connect} {
 		if err := address(path, addr); err != nil && addr != "" {
@@ -346,6 +347,21 @@ func build(tree map[string]any) (*Config, []error) {
 		errs = append(errs, err)
 	}
 	return c, errs
+}
+
+// roles is what the file sets for one role only (reference section 5.20).
+func roles(r reader) map[string]postgres.RoleSettings {
+	out := map[string]postgres.RoleSettings{}
+	for _, role := range []string{cluster.RolePrimary, cluster.RoleReplica, cluster.RoleStandbyLeader} {
+		s := postgres.RoleSettings{
+			Parameters: r.texts("postgresql.parameters_" + role),
+			HBA:        r.list("postgresql.pg_hba_" + role), Ident: r.list("postgresql.pg_ident_" + role),
+		}
+		if len(s.Parameters) > 0 || s.HBA != nil || s.Ident != nil {
+			out[role] = s
+		}
+	}
+	return out
 }
 
 func address(path, addr string) error {

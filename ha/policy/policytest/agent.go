@@ -55,6 +55,12 @@ type agent struct {
 	trueSent       time.Duration
 	publishedState memberState
 	fs             failsafe
+
+	// What operators asked for; lost with the agent (reference section 5.21).
+	restart, scheduled *policy.RestartRequest
+	scheduledAt        time.Duration // real time
+	scheduledLife      int           // of the postmaster when it was asked for
+	reinit             *policy.ReinitRequest
 }
 
 func (n *Node) startAgent() {
@@ -308,7 +314,9 @@ func (a *agent) finish(d policy.Decision) {
 		if a.stop && a.stopped() {
 			a.w.logf(a.n, "agent ends")
 			a.n.KillAgent()
-			a.n.endGuard()
+			if !a.dynamic.Pause { // in pause the guard stays, and PostgreSQL with it
+				a.n.endGuard()
+			}
 			return
 		}
 		wake := a.loopWait()
@@ -328,6 +336,6 @@ func (a *agent) loopWait() time.Duration {
 
 // stopped says that nothing is left to hand over.
 func (a *agent) stopped() bool {
-	return (a.n.pg.state == pgStopped || a.n.pg.parent == nil) && !a.guard.open && a.task.Kind == policy.TaskNone &&
+	return a.dynamic.Pause && a.reason == policy.ReasonStopped || (a.n.pg.state == pgStopped || a.n.pg.parent == nil) && !a.guard.open && a.task.Kind == policy.TaskNone &&
 		(!a.lease.Unreleased() || a.failed)
 }

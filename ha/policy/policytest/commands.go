@@ -74,6 +74,12 @@ func (s *Story) nodeCommands() map[string]func([]string) error {
 		"join":              s.join,
 		"twin":              s.twin,
 		"status":            s.status,
+		"restart-postgres":  s.restartPostgres,
+		"schedule-restart":  s.scheduleRestart,
+		"reinit":            s.reinit,
+		"cancel-reinit":     s.onNode((*Node).CancelReinit),
+		"pending-restart":   s.onNode(func(n *Node) { n.pendingRestart = true }),
+		"parameter-too-low": s.onNode(func(n *Node) { n.tooLow = true; n.wake() }),
 	}
 }
 

@@ -103,6 +103,12 @@
 //	fail a promote             the next operation of this kind fails: initdb, start, promote, stop (in a demotion), clone, rewind
 //	write a 100                a client writes 100 bytes of WAL at a; prints "a acknowledges 1@0/30000C4" or "a refuses
 //	                           the write"
+//	restart-postgres a         an operator asks a's agent to restart PostgreSQL; further: role=primary, pending
+//	schedule-restart 30s a     the same in 30 s
+//	reinit a                   an operator asks to make a's data anew; further: force, from-leader
+//	cancel-reinit a            ... and thinks better of it
+//	pending-restart a          a parameter waits for a restart
+//	parameter-too-low a        a parameter is lower than on the primary: the replay is paused until a restart
 //	status                     a line per node, "NODE STATE TIMELINE@LSN <- UPSTREAM epoch N for LEFT (TASK)", and the
 //	                           store's lease and leader
 //

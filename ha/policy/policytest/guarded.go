@@ -90,7 +90,7 @@ func (a *agent) atGuard(end func(error, bool), do func()) {
 func (a *agent) lostGuard() {
 	n := a.n
 	switch a.task.Kind {
-	case policy.TaskStartPrimary, policy.TaskStartReplica, policy.TaskPromote, policy.TaskDemote, policy.TaskFence, policy.TaskStop:
+	case policy.TaskStartPrimary, policy.TaskStartReplica, policy.TaskPromote, policy.TaskDemote, policy.TaskFence, policy.TaskStop, policy.TaskRestart:
 		a.ended(a.taskID, errGuardLost, false)
 	}
 	a.post(n.w.openTime(), func() {

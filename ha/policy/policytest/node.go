@@ -46,6 +46,10 @@ type Node struct {
 	missed    bool // a watch event fell into a cut
 	fail      []string
 
+	due            bool // on the disk of the agent: an operator's request stopped PostgreSQL, and it has not come back
+	pendingRestart bool // a parameter waits for a restart
+	tooLow         bool // a parameter is lower than the primary's: the replay is paused
+
 	// For the invariants.
 	believed      belief
 	wasHelpless   bool

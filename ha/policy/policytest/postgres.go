@@ -137,6 +137,7 @@ func (n *Node) started(life int) {
 		return
 	}
 	n.pg.state = pgRunning
+	n.pendingRestart, n.tooLow = false, false
 	if n.pg.asPrimary {
 		n.disk.control = n.disk.tip.branch.tli // recovery ends with a checkpoint
 		n.opened()

@@ -24,6 +24,9 @@ func (a *agent) begin(action policy.Action, done func(error)) {
 	case policy.Initdb:
 		a.run(policy.TaskInitdb, "", a.initdb)
 	case policy.Clone:
+		if a.reinit != nil {
+			a.reinit.Copying = true
+		}
 		a.run(policy.TaskClone, act.Member, func(end func(error, bool)) { a.clone(act.Member, end) })
 	case policy.Measure:
 		a.run(policy.TaskMeasure, "", a.measure)
@@ -62,7 +65,10 @@ func (a *agent) begin(action policy.Action, done func(error)) {
 		a.run(policy.TaskFence, "", func(end func(error, bool)) {
 			a.atGuard(end, func() { a.guard.fence(act.Why, a.guard.quitAt(), func() { end(nil, false) }) })
 		})
+	case policy.Restart:
+		a.run(policy.TaskRestart, "", func(end func(error, bool)) { a.restartServer(act, end) })
 	case policy.Stop:
+		n.due = n.due || a.reinit != nil
 		a.run(policy.TaskStop, "", func(end func(error, bool)) {
 			a.atGuard(end, func() { n.pgStop(func() { end(nil, false) }) })
 		})
@@ -118,6 +124,9 @@ func (a *agent) ended(id int, err error, impossible bool) {
 		}
 		a.w.logf(a.n, "  %s failed: %v", o.Kind, err)
 	}
+	if o.Kind == policy.TaskClone && err == nil {
+		a.reinit = nil
+	}
 	a.task, a.last, a.lastEnd = policy.Task{}, o, a.n.clock()
 	a.wake()
 }
@@ -130,7 +139,7 @@ func (a *agent) cancel() {
 	a.taskID++
 	a.last = policy.Outcome{Kind: a.task.Kind, Member: a.task.Member, Failed: "cancelled"}
 	a.lastEnd = a.n.clock()
-	if k := a.task.Kind; k == policy.TaskStartReplica && a.n.pg.state == pgStarting {
+	if k := a.task.Kind; (k == policy.TaskStartReplica || k == policy.TaskRestart) && a.n.pg.state == pgStarting {
 		a.n.pgStop(func() {})
 	}
 	a.task = policy.Task{}

@@ -35,6 +35,7 @@ func (a *agent) view() policy.View {
 		v.Last.Ago = now - a.lastEnd
 	}
 	v.Server = a.server(now)
+	v.Restart, v.Reinit, v.Scheduled = a.restart, a.reinit, a.scheduledView()
 	v.Lease = a.leaseView(now)
 	v.Line = a.lineView(now)
 	v.Failsafe = a.failsafeView(now)
@@ -128,6 +129,11 @@ func (a *agent) server(now time.Duration) policy.Server {
 	if n.disk.tip != nil && n.disk.data == policy.DataReady {
 		s.SystemID = n.disk.tip.branch.sysid
 		s.Branch = n.branch()
+	}
+	n.due = n.due && n.pg.state != pgRunning
+	s.Due, s.PendingRestart, s.Version = n.due, n.pendingRestart, 150000
+	if n.tooLow {
+		s.TooLow, s.ReplayPaused = "max_connections is lower than the primary's", true
 	}
 	s.Process = a.postmaster()
 	if s.Process == policy.ProcessRunning || s.Process == policy.ProcessUnknown && n.pg.state != pgStopped {
