@@ -201,6 +201,10 @@ func (n *Node) sendReport(v policy.View, d policy.Decision) {
 	if r.SystemID == "" {
 		r.SystemID = s.Control.SystemID
 	}
+	if client, ok := n.store.(interface{ Stats() dcs.Stats }); ok { // *dcs.Client, as a rule
+		stats := client.Stats()
+		r.Store = &stats
+	}
 	if n.task != nil {
 		r.Task, r.TaskProgress = string(n.task.kind), n.task.progress.Load()
 	}

@@ -163,11 +163,9 @@ func credential(v any) (rest.Credential, error) {
 		if c.Password != "" {
 			return c, errors.New(": password and password_file are both there; keep one")
 		}
-		b, err := os.ReadFile(file)
-		if err != nil {
+		if c.Password, err = passwordFile(file); err != nil {
 			return c, fmt.Errorf(".password_file: %w", err)
 		}
-		c.Password = strings.TrimRight(string(b), "\r\n")
 	}
 	switch {
 	case c.Name == "" || strings.Contains(c.Name, ":"):
@@ -176,4 +174,17 @@ func credential(v any) (rest.Credential, error) {
 		return c, errors.New(".password is missing or empty")
 	}
 	return c, nil
+}
+
+// passwordFile reads a password, without the end of its line.
+func passwordFile(name string) (string, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() || info.Size() > 4096 {
+		return "", fmt.Errorf("%s is no small file", name)
+	}
+	b, err := os.ReadFile(name)
+	return strings.TrimRight(string(b), "\r\n"), err
 }
