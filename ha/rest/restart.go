@@ -45,6 +45,8 @@ func (a *API) restart(x *exchange) {
 		x.text(http.StatusConflict, refusal.Text)
 	case errors.As(err, &refusal):
 		x.text(http.StatusServiceUnavailable, refusal.Text)
+	case x.req.Context().Err() != nil:
+		x.text(http.StatusServiceUnavailable, "restart status unknown: nobody waits for it any more, and it goes on")
 	default:
 		x.text(http.StatusServiceUnavailable, "restart failed: "+err.Error())
 	}

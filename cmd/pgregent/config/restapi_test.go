@@ -19,7 +19,7 @@ func api(section string) string {
 func TestRestAPI(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(file, []byte("from a file\n"), 0o600))
-	c, warnings, err := load(t, api(`  authentication: {username: u, password: p}
+	c, warnings, err := load(t, "ctl: {certfile: /c}\n"+api(`  authentication: {username: u, password: p}
   certfile: /c
   cafile: /ca
   keyfile_password: secret
@@ -52,8 +52,10 @@ func TestRestAPI(t *testing.T) {
 	require.Equal(t, "https://127.0.0.1:8008/patroni", c.RestAPI.URL())
 	require.Equal(t, "stderr", c.RestAPI.Access.AuditLog)
 
-	c, _, err = load(t, api("  https_extra_headers: {X-B: c}\n"), "PATRONI_RESTAPI_USERNAME=u", "PATRONI_RESTAPI_PASSWORD=p", "PATRONI_RESTAPI_ALLOWLIST=10.0.0.1,10.0.0.2")
+	c, warnings, err = load(t, api("  https_extra_headers: {X-B: c}\n"), "PATRONI_RESTAPI_USERNAME=u", "PATRONI_RESTAPI_PASSWORD=p", "PATRONI_RESTAPI_ALLOWLIST=10.0.0.1,10.0.0.2")
 	require.NoError(t, err)
+	require.Len(t, warnings, 1)
+	require.Contains(t, warnings[0], "restapi.allowlist counts for the members, too")
 	require.Equal(t, rest.Options{Username: "u", Password: "p", Allow: []string{"10.0.0.1", "10.0.0.2"}, Token: "pgregent/1.0"}, c.RestAPI.Options("1.0"))
 }
 
@@ -80,5 +82,34 @@ func TestWrongRestAPI(t *testing.T) {
 		_, _, err := load(t, api(section))
 		require.ErrorContains(t, err, want, section)
 		require.False(t, strings.Contains(err.Error(), "canary"), "%v", err)
+	}
+}
+
+// The members must be among those who may ask.
+func TestPeersAreLetIn(t *testing.T) {
+	const users = "  access: {credentials: [{name: w, role: read, password: p}, {name: o, role: operator, password: p}]}\n"
+	const tls = "  certfile: /c\n  cafile: /ca\n  verify_client: optional\n"
+	for _, c := range []struct {
+		text, err, warning string
+	}{
+		{api(users), "ctl.authentication must be a user", ""},
+		{api(users) + "ctl: {authentication: {username: w, password: p}}\n", "ctl.authentication must be a user", ""},
+		{api(users) + "ctl: {authentication: {username: o, password: canary}}\n", "ctl.authentication must be a user", ""},
+		{api(users) + "ctl: {authentication: {username: o, password: p}}\n", "", ""},
+		{api("  authentication: {username: u, password: p}\n" + users), "", ""},
+		{api(tls + "  access: {certificates: {x: operator}}\n"), "ctl.authentication must be a user", ""},
+		{api(tls+"  access: {certificates: {x: operator}}\n") + "ctl: {certfile: /x}\n", "", ""},
+		{api(tls), "", "failsafe_mode does not hold"},
+		{api(tls) + "ctl: {certfile: /x}\n", "", ""},
+	} {
+		_, warnings, err := load(t, c.text)
+		if c.err != "" {
+			require.ErrorContains(t, err, c.err, c.text)
+			require.NotContains(t, err.Error(), "canary")
+			continue
+		}
+		require.NoError(t, err, c.text)
+		require.Equal(t, c.warning != "", len(warnings) > 0, "%s: %v", c.text, warnings)
+		require.Contains(t, strings.Join(warnings, ""), c.warning)
 	}
 }
