@@ -34,9 +34,8 @@ func (a *API) restart(x *exchange) {
 		a.scheduleRestart(x, r)
 		return
 	}
-	done := x.patient()
 	err := a.node.Restart(x.req.Context(), r)
-	done()
+	x.late()
 	var refusal *Refusal
 	switch {
 	case err == nil:
