@@ -210,6 +210,10 @@ func (n *Node) sendReport(v policy.View, d policy.Decision) {
 	if n.wishes.reinit != nil {
 		r.Task = string(policy.RequestReinit)
 	}
+	if client, ok := n.store.(interface{ Stats() dcs.Stats }); ok { // *dcs.Client, as a rule
+		stats := client.Stats()
+		r.Store = &stats
+	}
 	if n.task != nil {
 		r.Task, r.TaskProgress = n.taskName(), n.task.progress.Load()
 	}

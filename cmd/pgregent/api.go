@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/pgregent/pgregent/cmd/pgregent/config"
-	"github.com/pgregent/pgregent/ha"
 	"github.com/pgregent/pgregent/ha/rest"
 )
 
@@ -30,7 +29,7 @@ type apiServer struct {
 }
 
 // serveAPI listens, and serves until stop.
-func serveAPI(c *config.Config, node *ha.Node, log *slog.Logger) (*apiServer, error) {
+func serveAPI(c *config.Config, node rest.Node, log *slog.Logger) (*apiServer, error) {
 	r := c.RestAPI
 	a := &apiServer{version: programVersion(), log: log, audit: &auditFile{}}
 	if err := a.audit.open(r.Access.AuditLog); err != nil {

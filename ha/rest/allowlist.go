@@ -111,7 +111,10 @@ func (m *memberHosts) of(ctx context.Context, host string) []netip.Prefix {
 	if ok && time.Now().Before(h.until) {
 		return h.networks
 	}
-	found, _ := resolve(ctx, host)
+	found, err := resolve(ctx, host)
+	if err != nil {
+		found = h.networks // rather the last than none: names may be gone with the store, when members need each other
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.known == nil || len(m.known) > 1000 {

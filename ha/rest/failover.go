@@ -48,9 +48,8 @@ func (a *API) failover(x *exchange, action string) {
 	case !f.ScheduledAt.IsZero():
 		x.text(http.StatusAccepted, capital(action)+" scheduled")
 	default:
-		done := x.patient()
 		code, text := a.awaitFailover(x.req.Context(), x.report, c.Leader.Name, f.Candidate, action)
-		done()
+		x.late()
 		x.text(code, text)
 	}
 }

@@ -94,8 +94,13 @@ func judge(r *Report, query url.Values, now time.Time) judgement {
 	return j
 }
 
-// leaderEnd is how far the leader is known to have written.
-func leaderEnd(r *Report) wal.LSN { return max(r.Cluster.Status.Optime, r.Server.LatestEnd) }
+// leaderEnd is how far the leader is known to have written; what the store said before it fell silent does not count.
+func leaderEnd(r *Report) wal.LSN {
+	if !r.ClusterFresh {
+		return r.Server.LatestEnd
+	}
+	return max(r.Cluster.Status.Optime, r.Server.LatestEnd)
+}
 
 func lagging(r *Report, lag string) bool {
 	if lag == "" {
@@ -171,10 +176,8 @@ func readiness(r *Report, query url.Values, now time.Time) int {
 	if !s.Answered || r.State != cluster.StateRunning || !s.Streaming {
 		return http.StatusServiceUnavailable
 	}
-	end := s.LatestEnd
-	if r.ClusterFresh {
-		end = leaderEnd(r)
-	} else if end == 0 {
+	end := leaderEnd(r)
+	if !r.ClusterFresh && end == 0 {
 		if r.FailsafeActive {
 			return http.StatusOK
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/des" //nolint:gosec // the cipher that OpenSSL 3.0 protects keys with unless told otherwise
 	"crypto/pbkdf2"
 	"crypto/sha1" //nolint:gosec // the PRF that a key file names
 	"crypto/sha256"
@@ -18,8 +19,8 @@ import (
 	"strings"
 )
 
-// openKey decrypts the private keys in a PEM file: in PEM's old way, and in PKCS #8 with PBES2, PBKDF2 and AES, as
-// OpenSSL writes them. What is not encrypted stays as it is.
+// openKey decrypts the private keys in a PEM file: in PEM's old way, and in PKCS #8 with PBES2, PBKDF2, and AES or
+// triple DES, as OpenSSL writes them. What is not encrypted stays as it is.
 func openKey(file []byte, password string) ([]byte, error) {
 	var out bytes.Buffer
 	for rest := file; ; {
@@ -90,27 +91,45 @@ func decryptPKCS8(der []byte, password string) ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("its PBKDF2 function %s is not known", oid)
 	}
-	size := map[string]int{"2.16.840.1.101.3.4.1.2": 16, "2.16.840.1.101.3.4.1.22": 24, "2.16.840.1.101.3.4.1.42": 32}[k.Algorithm.Params.Cipher.Algorithm.String()]
+	size, cipherOf := keyCipher(k.Algorithm.Params.Cipher.Algorithm.String())
 	var iv []byte
-	if _, err := asn1.Unmarshal(k.Algorithm.Params.Cipher.Parameters.FullBytes, &iv); err != nil || size == 0 || len(iv) != aes.BlockSize {
-		return nil, errors.New("its cipher is not known: AES in CBC mode is")
+	if _, err := asn1.Unmarshal(k.Algorithm.Params.Cipher.Parameters.FullBytes, &iv); err != nil || size == 0 {
+		return nil, errors.New("its cipher is not known: AES and triple DES in CBC mode are")
 	}
-	if n := len(k.Data); n == 0 || n%aes.BlockSize != 0 || p.Iterations <= 0 || p.Iterations > 10_000_000 {
+	if p.Iterations <= 0 || p.Iterations > 10_000_000 {
 		return nil, errors.New("it is damaged")
 	}
 	key, err := pbkdf2.Key(prf, password, p.Salt, p.Iterations, size)
 	if err != nil {
 		return nil, err
 	}
-	block, err := aes.NewCipher(key)
+	block, err := cipherOf(key)
 	if err != nil {
 		return nil, err
+	}
+	if n := len(k.Data); n == 0 || n%block.BlockSize() != 0 || len(iv) != block.BlockSize() {
+		return nil, errors.New("it is damaged")
 	}
 	out := make([]byte, len(k.Data))
 	cipher.NewCBCDecrypter(block, iv).CryptBlocks(out, k.Data)
 	pad := int(out[len(out)-1])
-	if pad == 0 || pad > aes.BlockSize || !bytes.Equal(out[len(out)-pad:], bytes.Repeat([]byte{byte(pad)}, pad)) {
+	if pad == 0 || pad > block.BlockSize() || !bytes.Equal(out[len(out)-pad:], bytes.Repeat([]byte{byte(pad)}, pad)) {
 		return nil, errors.New("the password is wrong")
 	}
 	return out[:len(out)-pad], nil
+}
+
+// keyCipher is the cipher of an object identifier, and the length of its key; 0: not known.
+func keyCipher(oid string) (size int, newCipher func([]byte) (cipher.Block, error)) {
+	switch oid {
+	case "2.16.840.1.101.3.4.1.2":
+		return 16, aes.NewCipher
+	case "2.16.840.1.101.3.4.1.22":
+		return 24, aes.NewCipher
+	case "2.16.840.1.101.3.4.1.42":
+		return 32, aes.NewCipher
+	case "1.2.840.113549.3.7":
+		return 24, des.NewTripleDESCipher
+	}
+	return 0, nil
 }

@@ -84,14 +84,16 @@ const (
 
 // NewServer is a server for a handler of this package, with limits that a slow or silent client cannot stretch: 5 s for
 // a request's header, 10 s for the whole of it, 20 s to take the answer, 2 min between requests. Requests that wait for
-// the cluster, as a switchover does, lift them for themselves.
+// the cluster, as a switchover does, lift them for themselves. What the server itself complains of, such as a failed
+// handshake, is logged as debug; nil: discarded.
 func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTime, ReadTimeout: bodyTime, WriteTimeout: bodyTime + answerTime,
 		IdleTimeout: idleTime, MaxHeaderBytes: 16 << 10,
 	}
-	if log != nil {
-		s.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
 	}
+	s.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	return s
 }

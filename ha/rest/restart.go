@@ -34,9 +34,8 @@ func (a *API) restart(x *exchange) {
 		a.scheduleRestart(x, r)
 		return
 	}
-	done := x.patient()
 	err := a.node.Restart(x.req.Context(), r)
-	done()
+	x.late()
 	var refusal *Refusal
 	switch {
 	case err == nil:
@@ -45,6 +44,8 @@ func (a *API) restart(x *exchange) {
 		x.text(http.StatusConflict, refusal.Text)
 	case errors.As(err, &refusal):
 		x.text(http.StatusServiceUnavailable, refusal.Text)
+	case x.req.Context().Err() != nil:
+		x.text(http.StatusServiceUnavailable, "restart status unknown: nobody waits for it any more, and it goes on")
 	default:
 		x.text(http.StatusServiceUnavailable, "restart failed: "+err.Error())
 	}

@@ -162,7 +162,7 @@ func TestEncryptedKeys(t *testing.T) {
 	ca := newAuthority(t)
 	certFile, keyFile := ca.issue("server", "x")
 	for i, args := range [][]string{{"pkcs8", "-topk8", "-v2", "aes-256-cbc"}, {"pkcs8", "-topk8", "-v2", "aes128", "-v2prf", "hmacWithSHA512"},
-		{"pkcs8", "-topk8", "-v2", "aes-192-cbc", "-v2prf", "hmacWithSHA1"}, {"ec", "-aes128"}} {
+		{"pkcs8", "-topk8", "-v2", "aes-192-cbc", "-v2prf", "hmacWithSHA1"}, {"pkcs8", "-topk8", "-v2", "des3"}, {"pkcs8", "-topk8"}, {"ec", "-aes128"}} {
 		out := filepath.Join(ca.dir, fmt.Sprintf("encrypted%d.key", i))
 		b, err := exec.CommandContext(t.Context(), openssl, append(args, "-in", keyFile, "-out", out, "-passout", "pass:canary")...).CombinedOutput()
 		require.NoError(t, err, string(b))

@@ -113,10 +113,13 @@ func checkSettings(m map[string]any) *refusal {
 			return no
 		}
 		parameters, _ := postgresql[k].(map[string]any)
-		if !strings.HasPrefix(k, "parameters") {
+		if !strings.HasPrefix(k, "parameters") && k != "recovery_conf" {
 			continue
 		}
 		for _, p := range sortedKeys(parameters) {
+			if !parameterName(p) {
+				return bad("postgresql.%s.%s: is no name of a parameter", k, name(p))
+			}
 			switch parameters[p].(type) {
 			case map[string]any, []any:
 				return bad("postgresql.%s.%s: must be a text, a number or a switch", k, name(p))
@@ -124,6 +127,17 @@ func checkSettings(m map[string]any) *refusal {
 		}
 	}
 	return nil
+}
+
+// parameterName says that a name can stand in postgresql.conf, so that no other line hides in it.
+func parameterName(s string) bool {
+	for i, r := range s {
+		letter := r == '_' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+		if !letter && (i == 0 || r != '.' && r != '$' && r != '-' && (r < '0' || r > '9')) {
+			return false
+		}
+	}
+	return s != "" && len(s) < 128
 }
 
 func (k settingKind) fits(v any) bool {

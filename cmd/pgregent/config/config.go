@@ -114,6 +114,7 @@ func Load(path string, environ []string) (c *Config, warnings []string, err erro
 	if len(errs) == 0 {
 		c, errs = build(tree)
 		errs = append(errs, refuse(tree)...)
+		warnings = append(warnings, c.peerWarnings()...)
 	}
 	if len(errs) > 0 {
 		return nil, warnings, errors.Join(errs...)
@@ -319,6 +320,9 @@ func build(tree map[string]any) (*Config, []error) {
 	errs = append(errs, more...)
 	if c.Ctl.Username == "" {
 		c.Ctl.Username, c.Ctl.Password = c.RestAPI.Username, c.RestAPI.Password
+	}
+	if err := c.checkPeers(); err != nil {
+		errs = append(errs, err)
 	}
 	c.LogLevel = level(r.text("log.level"))
 	c.PostgreSQL = buildPostgreSQL(r, need)

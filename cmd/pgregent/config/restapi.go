@@ -163,11 +163,9 @@ func credential(v any) (rest.Credential, error) {
 		if c.Password != "" {
 			return c, errors.New(": password and password_file are both there; keep one")
 		}
-		b, err := os.ReadFile(file)
-		if err != nil {
+		if c.Password, err = passwordFile(file); err != nil {
 			return c, fmt.Errorf(".password_file: %w", err)
 		}
-		c.Password = strings.TrimRight(string(b), "\r\n")
 	}
 	switch {
 	case c.Name == "" || strings.Contains(c.Name, ":"):
@@ -176,4 +174,47 @@ func credential(v any) (rest.Credential, error) {
 		return c, errors.New(".password is missing or empty")
 	}
 	return c, nil
+}
+
+// checkPeers refuses users and names among which the members are not: their questions to each other would be turned away,
+// and failsafe mode would not hold.
+func (c *Config) checkPeers() error {
+	a := c.RestAPI.Access
+	if len(a.Credentials) == 0 && len(a.Certificates) == 0 || c.Ctl.CertFile != "" && len(a.Certificates) > 0 {
+		return nil
+	}
+	if c.Ctl.Username != "" && c.Ctl.Username == c.RestAPI.Username && c.Ctl.Password == c.RestAPI.Password {
+		return nil
+	}
+	for _, u := range a.Credentials {
+		if u.Name == c.Ctl.Username && u.Password == c.Ctl.Password && u.Role >= rest.RoleOperator {
+			return nil
+		}
+	}
+	return errors.New("ctl.authentication must be a user of restapi with the role operator, or ctl.certfile a certificate with it: the members ask each other with it")
+}
+
+// peerWarnings names what turns members away in settings that Patroni takes, too.
+func (c *Config) peerWarnings() []string {
+	o := c.RestAPI.Options("")
+	switch {
+	case o.ClientCert && c.Ctl.CertFile == "":
+		return []string{"restapi.verify_client asks for certificates, and ctl.certfile has none: the members cannot promise or vote for each other, so that failsafe_mode does not hold"}
+	case len(o.Allow) > 0 && !o.AllowMembers:
+		return []string{"restapi.allowlist counts for the members, too: all of them must be in it, or allowlist_include_members be on"}
+	}
+	return nil
+}
+
+// passwordFile reads a password, without the end of its line.
+func passwordFile(name string) (string, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() || info.Size() > 4096 {
+		return "", fmt.Errorf("%s is no small file", name)
+	}
+	b, err := os.ReadFile(name)
+	return strings.TrimRight(string(b), "\r\n"), err
 }
