@@ -1,0 +1,23 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestReference: the committed files are what the code says.
+func TestReference(t *testing.T) {
+	for name, want := range pages() {
+		got, err := os.ReadFile(filepath.Join("..", "..", "docs", "reference", name))
+		require.NoError(t, err)
+		require.Equal(t, want, string(got), "docs/reference/%s is old: run go run ./cmd/docgen", name)
+		require.Greater(t, strings.Count(want, "\n| "), 20, name)
+		for line := range strings.Lines(want) {
+			require.False(t, strings.HasPrefix(line, "| ") && strings.Contains(line, "|  |\n"), "%s: nothing describes %s", name, line)
+		}
+	}
+}
