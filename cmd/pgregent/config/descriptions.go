@@ -25,19 +25,19 @@ zookeeper | a | - | The store ZooKeeper: a mapping with the settings below.
 exhibitor | a | - | ZooKeeper, whose hosts are asked of Exhibitor.
 restapi.listen | aq | - | host:port where the REST API listens.
 restapi.connect_address | a | as listen | host:port where others reach it.
-restapi.authentication.username | a | - | User for requests that change something.
-restapi.authentication.password | a | - | Its password.
-restapi.certfile | a | - | Certificate (PEM) of the API; turns on TLS. The files are read again at a reload.
-restapi.keyfile | a | as certfile | Its key.
-restapi.keyfile_password | a | - | The key's password.
-restapi.cafile | a | - | Certificates of those who sign client certificates.
-restapi.ciphers | a | Go's | Cipher suites, up to TLS 1.2.
-restapi.verify_client | a | none | Client certificates: none, optional (needed for what changes something), required.
-restapi.allowlist | a | everybody | Addresses, networks and names that may change something.
-restapi.allowlist_include_members | a | off | Adds the members of the cluster to the list.
-restapi.http_extra_headers | a | - | Headers of every answer.
-restapi.https_extra_headers | a | - | Headers of every answer with TLS.
-restapi.server_tokens | a | original | What the header Server says: original, minimal, productonly.
+restapi.authentication.username | r | - | User for requests that change something.
+restapi.authentication.password | r | - | Its password.
+restapi.certfile | a | - | Certificate (PEM) of the API; turns on TLS. Its files are read again at a reload; turning TLS on or off needs a restart of the agent.
+restapi.keyfile | r | as certfile | Its key.
+restapi.keyfile_password | r | - | The key's password.
+restapi.cafile | r | - | Certificates of those who sign client certificates.
+restapi.ciphers | r | Go's | Cipher suites, up to TLS 1.2.
+restapi.verify_client | r | none | Client certificates: none, optional (needed for what changes something), required.
+restapi.allowlist | r | everybody | Addresses, networks and names that may change something.
+restapi.allowlist_include_members | r | off | Adds the members of the cluster to the list.
+restapi.http_extra_headers | r | - | Headers of every answer.
+restapi.https_extra_headers | r | - | Headers of every answer with TLS.
+restapi.server_tokens | r | original | What the header Server says: original, minimal, productonly.
 restapi.request_queue_size | i | - | Patroni's web server.
 restapi.thread_pool_size | i | - | Patroni's web server.
 restapi.access.credentials | ro | - | Further users: a list of name, role (read, operator, admin), and password or password_file.
