@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -250,6 +251,11 @@ func (b *bubble) stop() {
 	}
 	for _, n := range b.nodes {
 		require.NoError(b.t, <-n.done)
+		known := ha.Counters()
+		for name := range n.node.Report().Counters {
+			name, _, _ = strings.Cut(name, "{")
+			require.Contains(b.t, known, name, "Counters describes every counter")
+		}
 	}
 }
 

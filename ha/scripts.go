@@ -150,10 +150,12 @@ func (n *Node) abandonBootstrap(ctx context.Context, epoch uint64, why error) er
 	if err := n.guard().CloseEpoch(ctx, epoch); err != nil {
 		return errors.Join(why, err)
 	}
+	aside := false
 	if a, ok := n.cfg.Postgres.(interface {
 		AbandonCluster(ctx context.Context) (string, error)
 	}); ok {
 		kept, err := a.AbandonCluster(ctx)
+		aside = err == nil
 		if err != nil {
 			why = fmt.Errorf("%w; its data could not be set aside: %w", why, err)
 		} else {
@@ -163,7 +165,7 @@ func (n *Node) abandonBootstrap(ctx context.Context, epoch uint64, why error) er
 	err := n.inLoop(ctx, func() error {
 		n.lease.Close()
 		n.noBootstrap = why.Error()
-		n.state.Unprepared, n.state.Promotions = false, nil
+		n.state.Unprepared, n.state.Promotions = !aside, nil // what is still there has no users yet
 		return n.state.save()
 	})
 	n.log.Error("this node creates no cluster before it is restarted", "why", why)

@@ -29,6 +29,8 @@ func uninitialized(v View, c Config) Decision {
 	switch {
 	case v.Lease.Present && v.Lease.Held && !v.Lease.Takeable:
 		return Decision{Reason: ReasonWaitLease, Detail: "the key initialize is gone, but a lease is held: waiting for its holder", Wake: time.Second}
+	case v.Self.BootstrapFailed != "":
+		return Decision{Reason: ReasonWaitBootstrap, Detail: "this node does not create the cluster again before it is restarted: " + v.Self.BootstrapFailed, Wake: time.Second}
 	case v.Server.Data == DataReady:
 		return adopting(v, c)
 	case v.Server.Data != DataEmpty && v.Server.Data != DataInterrupted:
@@ -36,8 +38,6 @@ func uninitialized(v View, c Config) Decision {
 	case withData(v) != "":
 		return Decision{Reason: ReasonWaitBootstrap, Wake: time.Second, Detail: fmt.Sprintf(
 			"the key initialize is missing, but %s has data: it is to lead, and no other cluster is created beside it", withData(v))}
-	case v.Self.BootstrapFailed != "":
-		return Decision{Reason: ReasonWaitBootstrap, Detail: "this node does not create the cluster again before it is restarted: " + v.Self.BootstrapFailed, Wake: time.Second}
 	case !v.Self.Bootstrap || v.Self.Tags.NoFailover() || v.Self.Unfit != "":
 		return Decision{Reason: ReasonWaitBootstrap, Detail: "this node may not create the cluster: waiting for another member to do it", Wake: time.Second}
 	}

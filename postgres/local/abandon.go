@@ -11,7 +11,7 @@ import (
 // AbandonCluster sets the data of a bootstrap that failed aside, as DataDir + ".failed", with a WAL folder that is kept
 // elsewhere beside its own place, and returns where it is. An earlier one is removed: it is what an earlier bootstrap
 // left that failed. The server is stopped. The data directory is gone afterwards, so that a new cluster can be made or
-// cloned there (reference section 5.3).
+// cloned there (reference section 5.3). It is for a cluster that PrepareCluster never finished, and for no other.
 func (s *Server) AbandonCluster(ctx context.Context) (kept string, err error) {
 	defer func() {
 		if err != nil {
@@ -20,9 +20,6 @@ func (s *Server) AbandonCluster(ctx context.Context) (kept string, err error) {
 	}()
 	if err := s.mustBeStopped("abandon cluster"); err != nil {
 		return "", err
-	}
-	if _, found := s.marked(memberOf); found {
-		return "", errors.New("this member was part of a cluster already: its data stays where it is")
 	}
 	kept = s.cfg.DataDir + ".failed"
 	if err := os.RemoveAll(kept); err != nil {
@@ -38,7 +35,8 @@ func (s *Server) AbandonCluster(ctx context.Context) (kept string, err error) {
 			return kept, fmt.Errorf("its WAL folder: %w", err)
 		}
 	}
-	return kept, syncDir(filepath.Dir(kept))
+	// The cluster that this member was the first of is no more: another one may begin in its place.
+	return kept, errors.Join(s.unmark(memberOf), syncDir(filepath.Dir(kept)))
 }
 
 // moveWAL gives the WAL folder's place free, and leaves the link to where it is now.
