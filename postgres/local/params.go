@@ -31,6 +31,8 @@ func (s *Server) serverParameters(settings postgres.Settings) (parameters, recov
 		value := settings.Parameters[name]
 		name = strings.ToLower(name)
 		switch {
+		case !isParameterName(name):
+			s.log.Warn("a parameter is left out because no parameter can have its name", "name", name)
 		case name == "listen_addresses" || name == "port" || name == "cluster_name":
 			// these come from Listen and Scope
 		case name == "config_file" || name == "data_directory":
@@ -46,7 +48,9 @@ func (s *Server) serverParameters(settings postgres.Settings) (parameters, recov
 		}
 	}
 	for name, value := range settings.RecoveryConf {
-		recovery[strings.ToLower(name)] = value
+		if name = strings.ToLower(name); isParameterName(name) {
+			recovery[name] = value
+		}
 	}
 	for _, p := range postgres.ProtectedParameters() {
 		value, given := parameters[p.Name]
@@ -102,6 +106,18 @@ func tooLow(inForce, control map[string]int) string {
 		}
 	}
 	return ""
+}
+
+// isParameterName says that a name can be one, custom ones with their prefix included. It goes into postgresql.conf as it is:
+// a line break in it would smuggle in other parameters, past whoever checked this one.
+func isParameterName(name string) bool {
+	for i, r := range name {
+		letter := r >= 'a' && r <= 'z' || r == '_'
+		if !letter && (i == 0 || (r < '0' || r > '9') && r != '.' && r != '$') {
+			return false
+		}
+	}
+	return name != ""
 }
 
 // raise raises parameters that a standby must not have lower than its primary had them: it would not start, or its

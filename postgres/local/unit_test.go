@@ -151,6 +151,27 @@ func TestParseBool(t *testing.T) {
 	}
 }
 
+// TestParameterNames: a name that holds a line break cannot bring other parameters along.
+func TestParameterNames(t *testing.T) {
+	s, err := Open(valid(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := "work_mem = '1MB'\narchive_command = 'touch /tmp/x'\n#"
+	parameters, recovery := s.serverParameters(postgres.Settings{
+		Parameters:   map[string]string{bad: "x", "my.own_1": "y", "": "z", "1a": "z", "a-b": "z"},
+		RecoveryConf: map[string]string{bad: "x"},
+	})
+	for name := range parameters {
+		if !isParameterName(name) {
+			t.Errorf("%q is written", name)
+		}
+	}
+	if parameters["my.own_1"] != "y" || len(recovery) != 0 || parameters["archive_command"] != "" {
+		t.Errorf("%v, %v", parameters, recovery)
+	}
+}
+
 func TestServerParameters(t *testing.T) {
 	s, err := Open(valid(t))
 	if err != nil {
