@@ -157,6 +157,11 @@ func hungBeforeStop(t *testing.T, c *rig.Cluster, s scriptDir) {
 	c.AwaitHealthy(20 * time.Second)
 	leader := c.Leader()
 	target := c.Others(leader)[0]
+	rig.Eventually(t, 20*time.Second, "the target may lead: its pre_promote refused long ago", func() bool {
+		_, body := target.Get("/patroni")
+		p, _ := body["pgregent"].(map[string]any)
+		return p != nil && p["unfit"] == nil
+	})
 	s.set(leader.Name+"-hang", true)
 	s.forget()
 	answered := make(chan struct{})
@@ -210,7 +215,7 @@ func TestPostInit(t *testing.T) {
 		return strings.Contains(fmt.Sprint(fenceOf(t, bad)["detail"]), "no such schema")
 	})
 	for _, key := range []string{"initialize", "leader", "lease", "config"} {
-		_, err := c.EtcdGet(key)
+		_, err := c.Store.Get(key)
 		require.ErrorContains(t, err, "absent", key)
 	}
 	require.NoDirExists(t, bad.Data)
@@ -226,7 +231,7 @@ func TestPostInit(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 2, strings.Count(string(b), "\n"), "one try each: %s", b)
 	require.NotContains(t, string(b), "super-secret")
-	conn, err := pgx.Connect(t.Context(), dsn(c))
+	conn, err := pgx.Connect(t.Context(), c.DSN())
 	require.NoError(t, err)
 	defer conn.Close(t.Context())
 	_, err = conn.Exec(t.Context(), "SELECT a FROM made_by_post_init")
