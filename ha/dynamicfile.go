@@ -71,7 +71,7 @@ func (n *Node) tendDynamicFile() {
 	}
 	value := bytes.Clone(it.Value)
 	n.published.dynamic = value // with an error too: the next change tries again
-	go func() { // a disk that hangs must not hold the loop
+	go func() {                 // a disk that hangs must not hold the loop
 		if err := writeBeside(path, value); err != nil {
 			n.log.Warn("the copy of the dynamic configuration could not be written", "file", path, "error", err)
 		}
