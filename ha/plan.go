@@ -115,6 +115,9 @@ func effectOf(name, value string, given bool, server map[string]Parameter) (Effe
 			}
 			return protectedEffect(d), why
 		}
+		if strings.EqualFold(value, "hot_standby") {
+			value = "replica" // the name of PostgreSQL 9.5 and before
+		}
 		if known && sameSetting(row, value) {
 			return EffectNone, "the server has this value"
 		}

@@ -72,6 +72,12 @@ func draw(r *rand.Rand, seed uint64, o Options) profile {
 	return p
 }
 
+// operatorKinds are what operators ask of single nodes. They are played with Options.Focus alone, so that the seeds of
+// the other runs stay what they are.
+func operatorKinds() []string {
+	return []string{"restart-postgres", "schedule-restart", "reinit", "cancel-reinit", "parameter-too-low"}
+}
+
 func drawKinds(r *rand.Rand, o Options) []string {
 	var kinds []string
 	honest := o.Honest || r.IntN(2) == 0
@@ -90,6 +96,11 @@ func drawKinds(r *rand.Rand, o Options) []string {
 	if slices.Contains(kinds, "delete-lease") || slices.Contains(kinds, "garbage") {
 		// Without both keys the store says that there is no cluster, which is how one asks for another one.
 		kinds = slices.DeleteFunc(kinds, func(k string) bool { return k == "delete-initialize" })
+	}
+	for _, k := range operatorKinds() {
+		if slices.Contains(o.Focus, k) {
+			kinds = append(kinds, k, k)
+		}
 	}
 	if len(kinds) == 0 {
 		kinds = []string{"kill"}

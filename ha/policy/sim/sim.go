@@ -198,6 +198,17 @@ func (g *generator) operate(kind, a, b string) {
 		}
 	case "failover":
 		g.do("failover %s", b)
+	case "restart-postgres":
+		if p := g.primary(); p != "" && r.IntN(3) > 0 {
+			a = p
+		}
+		g.do("restart-postgres %s", a)
+	case "schedule-restart":
+		g.do("schedule-restart %v %s", between(r, 0, 10*time.Second), a)
+	case "parameter-too-low", "cancel-reinit":
+		g.do("%s %s", kind, a)
+	case "reinit":
+		g.do("reinit %s %s", a, pick(r, "force", "from-leader"))
 	case "schedule":
 		g.do("schedule %v %s %s", between(r, time.Second, 20*time.Second), a, b)
 	case "pause":

@@ -73,6 +73,26 @@ func TestSeeds(t *testing.T) {
 		float64(seeds)/took.Seconds(), failed.Load(), kinds, stuck.Load())
 }
 
+// TestOperators plays what operators ask of single nodes (restart, reinitialize) among the faults.
+func TestOperators(t *testing.T) {
+	seeds := uint64(150)
+	if full() {
+		seeds = 5000
+	}
+	o := sim.Options{Focus: []string{"restart-postgres", "schedule-restart", "reinit", "cancel-reinit", "parameter-too-low"}}
+	var shown atomic.Int64
+	each(seeds, func(seed uint64) bool {
+		r := sim.Run(seed, o)
+		if r.Err != nil {
+			t.Errorf("seed %d: %v", seed, r.Err)
+		}
+		if len(r.Violations) > 0 && shown.Add(1) <= 3 {
+			show(t, r, false)
+		}
+		return shown.Load() < 10
+	})
+}
+
 // each runs do for the seeds 1 to n, on every core, until it says false.
 func each(n uint64, do func(seed uint64) bool) {
 	var next atomic.Uint64
