@@ -55,7 +55,7 @@ func (b *bench) daemon(file string) []string {
 func (b *bench) measure(ctx context.Context, chosen []scenario) {
 	b.traced = map[string][]event{}
 	for _, s := range chosen {
-		if b.times != (times{}) {
+		if b.times != (times{}) && s.times != idleTimes {
 			s.times = b.times
 		}
 		n := b.n

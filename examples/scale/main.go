@@ -156,7 +156,7 @@ func (r *result) watch(ctx context.Context, w *world, store *lab.Etcd) error {
 		return err
 	}
 	rate := func(name string) float64 { return (after[name] - before[name]) / took }
-	r.requests = rate("grpc_server_msg_received_total")
+	r.requests = rate(lab.Messages)
 	r.received, r.sent = rate("etcd_network_client_grpc_received_bytes_total"), rate("etcd_network_client_grpc_sent_bytes_total")
 	r.storeCPU, r.ownCPU = (etcdAfter.CPU-etcdBefore.CPU).Seconds()/took, (ownAfter.CPU-ownBefore.CPU).Seconds()/took
 	r.storeRSS, r.ownRSS, r.goroutines = etcdAfter.RSS, ownAfter.RSS, runtime.NumGoroutine()
