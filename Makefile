@@ -18,6 +18,10 @@ PROVE_CMD ?= go test -json -count=1 -timeout 60m ./ha/policy/... 2>&1 | go run .
 # On real servers, after the simulation. Its short form is part of "make test".
 PROVE_REAL ?= go test -json -count=1 -timeout 90m ./cmd/e2e/onewriter 2>&1 | go run ./.ci/gotest -skip fail -v
 
+# More arguments for the measuring programs, such as BENCH='-run switchover -n 20': see docs/performance.md.
+BENCH ?=
+SCALE ?=
+
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: help
@@ -52,7 +56,13 @@ ifneq ($(wildcard examples/bench/*.go),)
 .PHONY: bench
 bench: build ## measure against the bare PostgreSQL commands of the same machine
 	@.ci/deps test
-	@eval "$$(.ci/env)"; go run ./examples/bench -bin bin
+	@go build -o bin/pgregent-bench ./examples/bench
+	@eval "$$(.ci/env)"; bin/pgregent-bench -bin bin $(BENCH)
+
+.PHONY: scale
+scale: ## how many clusters one etcd carries
+	@.ci/deps test
+	@eval "$$(.ci/env)"; go run ./examples/scale $(SCALE)
 endif
 
 .PHONY: lint

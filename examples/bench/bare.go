@@ -60,7 +60,11 @@ func (s *bare) create(ctx context.Context) error {
 	if err := s.command(ctx, "initdb", "-D", p.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--data-checksums"); err != nil {
 		return err
 	}
-	conf := fmt.Sprintf("\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '%s'\nhot_standby = on\nwal_level = replica\n", s.dir)
+	conf := fmt.Sprintf("\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '%s'\nhot_standby = on\nwal_level = replica\n"+
+		// A startup process that has just failed to stream sleeps this long, and a promotion may have to wait for it: that is
+		// chance, not the floor. The default is 5 s.
+		"wal_retrieve_retry_interval = 10ms\n"+
+		"wal_keep_size = 128MB\n", s.dir) // pg_rewind needs the WAL back to the last common checkpoint
 	for _, set := range serverSettings {
 		conf += fmt.Sprintf("%s = '%s'\n", set[0], set[1])
 	}

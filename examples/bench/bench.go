@@ -55,7 +55,7 @@ func (b *bench) daemon(file string) []string {
 func (b *bench) measure(ctx context.Context, chosen []scenario) {
 	b.traced = map[string][]event{}
 	for _, s := range chosen {
-		if b.times != (times{}) {
+		if b.times != (times{}) && s.times != idleTimes {
 			s.times = b.times
 		}
 		n := b.n
@@ -70,7 +70,7 @@ func (b *bench) measure(ctx context.Context, chosen []scenario) {
 			began := time.Now()
 			err := b.repeat(ctx, s)
 			if errors.Is(err, errNotAvailable) {
-				b.rec.Missing = append(b.rec.Missing, fmt.Sprintf("%s: %v", s.name, err))
+				b.rec.Missing = append(b.rec.Missing, s.name+": "+strings.Join(strings.Fields(strings.TrimPrefix(err.Error(), errNotAvailable.Error()+": ")), " "))
 				break
 			}
 			fmt.Fprintf(os.Stderr, "%s %d/%d: %v\n", s.name, i+1, n, time.Since(began).Round(10*time.Millisecond))

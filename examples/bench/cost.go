@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,45 +17,49 @@ import (
 
 // idle watches a cluster that has nothing to do: no writer, no probes.
 func idle(ctx context.Context, b *bench, name string, c *cluster) error {
+	return b.watch(ctx, name, c, b.idle, true)
+}
+
+// soak is as many turns as an hour at loop_wait 10 has: nothing may grow.
+func soak(ctx context.Context, b *bench, name string, c *cluster) error {
+	return b.watch(ctx, name, c, time.Duration(c.times.loopWait)*time.Hour/10, false)
+}
+
+func (b *bench) watch(ctx context.Context, name string, c *cluster, during time.Duration, rates bool) error {
 	c.writer.stop()
 	for _, n := range c.nodes {
 		n.probe.stop()
 	}
 	pause(ctx, 3*time.Duration(c.times.loopWait)*time.Second/2)
-	requests, err := c.etcd.Requests(ctx)
+	requests, methods, err := c.etcd.Requests(ctx)
 	if err != nil {
 		return err
 	}
-	before, err := c.usage()
+	before, err := c.usage(ctx)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	pause(ctx, b.idle)
+	pause(ctx, during)
 	took := time.Since(began).Seconds()
-	after, err := c.usage()
+	after, err := c.usage(ctx)
 	if err != nil {
 		return err
 	}
-	now, err := c.etcd.Requests(ctx)
+	now, methodsNow, err := c.etcd.Requests(ctx)
 	if err != nil {
 		return err
 	}
-	b.rec.add(name, "store requests, all nodes", kindResult, "/s", (now-requests)/took).most(0.9)
-	for i, n := range c.nodes {
-		x, y := before[i], after[i]
-		perMinute := func(d time.Duration) float64 { return d.Seconds() * 60 / took }
-		b.rec.add(name, "agent CPU per minute", kindResult, "s", perMinute(y.agent.CPU-x.agent.CPU)).most(0.09)
-		b.rec.add(name, "guard CPU per minute", kindPhase, "s", perMinute(y.guard.CPU-x.guard.CPU))
-		b.rec.add(name, "memory per node, PSS", kindResult, "MB", mb(y.agent.PSS+y.guard.PSS)).most(20)
-		b.rec.add(name, "agent PSS", kindPhase, "MB", mb(y.agent.PSS))
-		b.rec.add(name, "agent RSS", kindPhase, "MB", mb(y.agent.RSS))
-		b.rec.add(name, "guard PSS", kindPhase, "MB", mb(y.guard.PSS))
-		b.rec.add(name, "guard RSS", kindPhase, "MB", mb(y.guard.RSS))
-		b.rec.add(name, "agent descriptors", kindPhase, "", float64(y.agent.FDs))
-		b.rec.add(name, "agent descriptors more than before", kindPhase, "", float64(y.agent.FDs-x.agent.FDs))
-		b.rec.add(name, "agent threads", kindPhase, "", float64(y.agent.Threads))
-		b.rec.add(name, "goroutines", kindPhase, "", n.goroutines(ctx))
+	if rates {
+		b.rec.add(name, "store requests, all nodes", kindResult, "/s", (now-requests)/took).most(0.9)
+		for _, method := range slices.Sorted(maps.Keys(methodsNow)) {
+			if v := methodsNow[method] - methods[method]; v > 0 {
+				b.rec.add(name, method, kindPhase, "/s", v/took)
+			}
+		}
+	}
+	for i := range c.nodes {
+		b.nodeCost(name, before[i], after[i], took, rates)
 	}
 	for _, n := range c.nodes {
 		n.probe = watchServer(c.dir, n.port)
@@ -61,12 +67,35 @@ func idle(ctx context.Context, b *bench, name string, c *cluster) error {
 	return nil
 }
 
+// nodeCost adds what one node used.
+func (b *bench) nodeCost(name string, x, y used, took float64, rates bool) {
+	perMinute := func(d time.Duration) float64 { return d.Seconds() * 60 / took }
+	if rates {
+		b.rec.add(name, "agent CPU per minute", kindResult, "s", perMinute(y.agent.CPU-x.agent.CPU)).most(0.09)
+		b.rec.add(name, "guard CPU per minute", kindPhase, "s", perMinute(y.guard.CPU-x.guard.CPU))
+		b.rec.add(name, "turns of the loop per minute", kindPhase, "", (y.turns-x.turns)*60/took)
+	}
+	b.rec.add(name, "memory per node, PSS", kindResult, "MB", mb(y.agent.PSS+y.guard.PSS)).most(20)
+	b.rec.add(name, "agent PSS", kindPhase, "MB", mb(y.agent.PSS))
+	b.rec.add(name, "agent RSS", kindPhase, "MB", mb(y.agent.RSS))
+	b.rec.add(name, "guard PSS", kindPhase, "MB", mb(y.guard.PSS))
+	b.rec.add(name, "guard RSS", kindPhase, "MB", mb(y.guard.RSS))
+	b.rec.add(name, "PSS more than before", kindPhase, "MB", mb(y.agent.PSS+y.guard.PSS)-mb(x.agent.PSS+x.guard.PSS))
+	b.rec.add(name, "agent descriptors", kindPhase, "", float64(y.agent.FDs))
+	b.rec.add(name, "agent descriptors more than before", kindPhase, "", float64(y.agent.FDs-x.agent.FDs))
+	b.rec.add(name, "goroutines", kindPhase, "", y.goroutines)
+	b.rec.add(name, "goroutines more than before", kindPhase, "", y.goroutines-x.goroutines)
+}
+
 func mb(bytes uint64) float64 { return float64(bytes) / 1e6 }
 
-// used is what a node's processes use.
-type used struct{ agent, guard lab.Usage }
+// used is what a node's processes use, and what the daemon says of itself.
+type used struct {
+	agent, guard      lab.Usage
+	goroutines, turns float64 // unknown when it does not say
+}
 
-func (c *cluster) usage() ([]used, error) {
+func (c *cluster) usage(ctx context.Context) ([]used, error) {
 	out := make([]used, len(c.nodes))
 	for i, n := range c.nodes {
 		agent, err := together(n.agents())
@@ -77,7 +106,11 @@ func (c *cluster) usage() ([]used, error) {
 		if err != nil {
 			return nil, err
 		}
-		out[i] = used{agent, guard}
+		_, text, err := n.get(ctx, "/metrics")
+		if err != nil {
+			return nil, err
+		}
+		out[i] = used{agent, guard, metric(text, "go_goroutines"), metric(text, "pgregent_loop_turns_total")}
 	}
 	return out, nil
 }
@@ -93,15 +126,6 @@ func together(pids []int) (sum lab.Usage, err error) {
 		sum.FDs, sum.Threads = sum.FDs+u.FDs, sum.Threads+u.Threads
 	}
 	return sum, nil
-}
-
-// goroutines is what the daemon says of itself, if it does.
-func (n *node) goroutines(ctx context.Context) float64 {
-	_, text, err := n.get(ctx, "/metrics")
-	if v, ok := metric(text, "go_goroutines"); err == nil && ok {
-		return v
-	}
-	return unknown()
 }
 
 // restLoad asks the leader for GET /patroni as fast as it answers.

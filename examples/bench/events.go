@@ -94,13 +94,14 @@ func (r *record) phases(scenario string, began time.Time, marks ...mark) {
 	}
 }
 
-// metric reads a value of Prometheus' text format; the first line with the name, whatever its labels.
-func metric(text []byte, name string) (float64, bool) {
+// metric reads a value of Prometheus' text format: the first line with the name, whatever its labels.
+func metric(text []byte, name string) float64 {
 	for line := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(line, name); ok && (strings.HasPrefix(rest, " ") || strings.HasPrefix(rest, "{")) {
-			v, err := strconv.ParseFloat(strings.TrimSpace(rest[strings.LastIndexByte(rest, ' ')+1:]), 64)
-			return v, err == nil
+			if v, err := strconv.ParseFloat(strings.TrimSpace(rest[strings.LastIndexByte(rest, ' ')+1:]), 64); err == nil {
+				return v
+			}
 		}
 	}
-	return 0, false
+	return unknown()
 }

@@ -29,7 +29,7 @@ type options struct {
 	n                                      int
 	idle                                   time.Duration
 	times                                  times // zero: each scenario's own
-	traces                                 bool
+	traces, soak                           bool
 }
 
 func main() {
@@ -51,9 +51,10 @@ func parse() (o options) {
 	flag.StringVar(&o.base, "base", "", "a `file` that -json wrote in a run against another daemon, to compare with")
 	flag.IntVar(&o.n, "n", 5, "repetitions")
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long to watch an idle cluster")
-	flag.IntVar(&o.times.ttl, "ttl", 0, "ttl in seconds of every scenario (with -loop-wait and -retry-timeout)")
+	flag.IntVar(&o.times.ttl, "ttl", 0, "ttl in seconds where something fails or changes (with -loop-wait and -retry-timeout); idling is always measured with 30, 10, 10")
 	flag.IntVar(&o.times.loopWait, "loop-wait", 0, "loop_wait in seconds")
 	flag.IntVar(&o.times.retry, "retry-timeout", 0, "retry_timeout in seconds")
+	flag.BoolVar(&o.soak, "soak", false, "also run as many turns as an hour has, in six minutes, and see whether anything grows")
 	flag.BoolVar(&o.traces, "traces", false, "print what the daemons logged in the first repetition of each scenario")
 	flag.Parse()
 	return o

@@ -31,16 +31,16 @@ type node struct {
 // write writes the node's Patroni file.
 func (n *node) write() error {
 	t := n.c.times
-	var settings strings.Builder
+	var settings []string
 	for _, s := range serverSettings {
-		fmt.Fprintf(&settings, ", %s: '%s'", s[0], s[1])
+		settings = append(settings, fmt.Sprintf("%s: '%s'", s[0], s[1]))
 	}
 	text := fmt.Sprintf(`scope: bench
 name: %s
 restapi: {listen: "127.0.0.1:%d", connect_address: "127.0.0.1:%d"}
 etcd3: {hosts: ["%s"]}
 bootstrap:
-  dcs: {ttl: %d, loop_wait: %d, retry_timeout: %d, postgresql: {use_pg_rewind: true}}
+  dcs: {ttl: %d, loop_wait: %d, retry_timeout: %d, postgresql: {use_pg_rewind: true, parameters: {%s}}}
   initdb: [{encoding: UTF8}, data-checksums]
 postgresql:
   listen: 127.0.0.1:%d
@@ -51,12 +51,13 @@ postgresql:
   authentication:
     superuser: {username: postgres, password: bench-superuser}
     replication: {username: replicator, password: bench-replicator}
-  parameters: {unix_socket_directories: %s%s}
+  parameters: {unix_socket_directories: %s}
   pg_hba:
   - local all all trust
   - host all all 127.0.0.1/32 scram-sha-256
   - host replication replicator 127.0.0.1/32 scram-sha-256
-`, n.name, n.api, n.api, n.c.etcd.Addr, t.ttl, t.loopWait, t.retry, n.port, n.port, n.data, n.c.b.pg, n.data, n.c.dir, settings.String())
+`, n.name, n.api, n.api, n.c.etcd.Addr, t.ttl, t.loopWait, t.retry, strings.Join(settings, ", "),
+		n.port, n.port, n.data, n.c.b.pg, n.data, n.c.dir)
 	return os.WriteFile(n.data+".yml", []byte(text), 0o600)
 }
 

@@ -31,6 +31,9 @@ func scenarios(o options) []scenario {
 		{name: "idle", times: idleTimes, once: true, rep: idle},
 		{name: "REST load", times: idleTimes, rep: restLoad},
 	}
+	if o.soak {
+		all = append(all, scenario{name: "accelerated hour", times: fastestTimes, once: true, rep: soak})
+	}
 	if o.times != (times{}) { // one set of times for all: the fastest is none
 		all = append(all[:8], all[9:]...)
 	}

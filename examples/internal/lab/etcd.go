@@ -126,9 +126,21 @@ func (e *Etcd) Metrics(ctx context.Context) (map[string]float64, error) {
 	return out, lines.Err()
 }
 
-// Requests are the messages that the server has got from clients so far: one for each call, and one for each renewal or
-// watch on a stream that stays open.
-func (e *Etcd) Requests(ctx context.Context) (float64, error) {
+// Requests are the messages that the server has got from clients so far, and those of each method: one for each call, and
+// one for each renewal or watch on a stream that stays open.
+func (e *Etcd) Requests(ctx context.Context) (all float64, methods map[string]float64, err error) {
 	m, err := e.Metrics(ctx)
-	return m["grpc_server_msg_received_total"], err
+	methods = map[string]float64{}
+	for name, v := range m {
+		labels, ok := strings.CutPrefix(name, Messages+"{")
+		_, method, found := strings.Cut(labels, `grpc_method="`)
+		method, _, _ = strings.Cut(method, `"`)
+		if ok && found {
+			methods[method] += v
+		}
+	}
+	return m[Messages], methods, err
 }
+
+// Messages is the metric that Requests reads.
+const Messages = "grpc_server_msg_received_total"
