@@ -165,7 +165,7 @@ func (n *Node) stateAndRole() (state, role string) {
 		return cluster.StateStarting, role
 	case n.guardState.Postmaster.Running:
 		return cluster.StateStarting, role
-	case len(n.exits) > 0 && !n.expected:
+	case len(n.exits) > 0 && !n.expected && s.Control.State != postgres.ControlShutDown && s.Control.State != postgres.ControlShutDownInRecovery:
 		return cluster.StateCrashed, role
 	}
 	return cluster.StateStopped, role
