@@ -35,6 +35,7 @@ const proxyInterval = 500 * time.Millisecond
 type balancer struct {
 	t                 *testing.T
 	primary, replicas int // ports
+	log               string
 }
 
 func startBalancer(t *testing.T, c *rig.Cluster) *balancer {
@@ -53,6 +54,7 @@ func startBalancer(t *testing.T, c *rig.Cluster) *balancer {
 	log, err := os.Create(filepath.Join(c.Root, "haproxy.log"))
 	require.NoError(t, err)
 	cmd.Stdout, cmd.Stderr = log, log
+	b.log = log.Name()
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
@@ -116,11 +118,23 @@ func (b *balancer) awaitLanding(d *rig.Node, since time.Time, within time.Durati
 // awaitReplicas waits until the other service lands on these nodes, in turn, and on no other one.
 func (b *balancer) awaitReplicas(within time.Duration, nodes ...*rig.Node) {
 	b.t.Helper()
+	var seen map[int]bool
+	var last error
+	defer func() {
+		if b.t.Failed() {
+			for _, d := range nodes {
+				code, body := d.Get("/replica")
+				b.t.Logf("%s, port %d: /replica answers %d, %v", d.Name, d.PGPort, code, body)
+			}
+			log, _ := os.ReadFile(b.log)
+			b.t.Logf("connections landed on %v; the last error is %v; HAProxy says\n%s", seen, last, log)
+		}
+	}()
 	rig.Eventually(b.t, within, "the service for replicas has all of them and no other", func() bool {
-		seen := map[int]bool{}
+		seen = map[int]bool{}
 		for range 3 * len(nodes) {
 			server, writable, err := land(b.replicas)
-			if err != nil || writable {
+			if last = err; err != nil || writable {
 				return false
 			}
 			seen[server] = true

@@ -34,6 +34,7 @@ func TestTakeOver(t *testing.T) {
 		born[d.Name] = versionFile(t, d)
 	}
 	w := c.StartWriter()
+	first := c.Leader()
 
 	var moves []rig.Gap
 	t.Run("taken", func(t *testing.T) { moves = append(moves, handOver(t, c, w, (*rig.Node).RunPgregent)) })
@@ -47,9 +48,17 @@ func TestTakeOver(t *testing.T) {
 	w.Stop()
 	for _, d := range c.Nodes {
 		require.False(t, pgregentRuns(d), "%s is run by Patroni", d.Name)
-		require.True(t, os.SameFile(born[d.Name], versionFile(t, d)), "%s was copied anew", d.Name)
-		require.NoFileExists(t, leaderSignal(d), "the leader carries no standby.signal")
+		if d != first {
+			require.True(t, os.SameFile(born[d.Name], versionFile(t, d)), "%s was copied anew", d.Name)
+			continue
+		}
+		// The last Patroni leader has followed our first promotion without being told its identity. Nothing on its disk can
+		// say that it was this promotion and no other of the same number (hazard B10), so it is copied, and what it had is kept.
+		if !os.SameFile(born[d.Name], versionFile(t, d)) {
+			require.DirExists(t, d.Data+".old")
+		}
 	}
+	require.NoFileExists(t, leaderSignal(c.Leader()), "the leader carries no standby.signal")
 	for _, g := range w.Gaps(notable) {
 		t.Logf("%v without an acknowledged write", g)
 		within := false
@@ -73,6 +82,11 @@ func handOver(t *testing.T, c *rig.Cluster, w *rig.Writer, program func(*rig.Nod
 		swap(t, d, program)
 	}
 	require.Equal(t, failed, w.Failures(), "no write fails while replicas are handed over")
+	if pgregentRuns(others[0]) && !pgregentRuns(old) {
+		// There is no lease record yet. Whoever takes the first one has watched for a ttl that there is none (lease rule
+		// R4), and an operator waits for that before the switchover.
+		<-time.After(20 * time.Second)
+	}
 	began := time.Now()
 	code, text := old.Post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, old.Name, others[0].Name))
 	require.Equal(t, http.StatusOK, code, text)
