@@ -51,7 +51,7 @@ func (n *Node) beginRestart(ctx context.Context, a policy.Restart) error {
 	if n.startLimit = limit; limit == 0 {
 		limit = n.startTimeout()
 	}
-	n.expected = true
+	n.expected, n.ending = false, n.guardState.Postmaster.PID
 	stopLimit := n.dynamic.PrimaryStopTimeout
 	r := restart{role: postgres.RoleReplica, up: n.upstreamOf(a.Member), start: limit, stop: stopLimit}
 	if a.Primary {
@@ -105,13 +105,8 @@ func (n *Node) restartServer(ctx context.Context, r restart) error {
 	if err := n.stopServer(ctx); err != nil {
 		return err
 	}
-	var settings postgres.Settings
-	err := n.inLoop(ctx, func() error {
-		n.expected = false
-		settings = n.settings
-		return nil
-	})
-	if err != nil {
+	settings := n.loopSettings(ctx)
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if err := n.startWithin(ctx, r.start, r.role, settings, r.up, r.epoch); err != nil {
