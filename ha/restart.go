@@ -27,6 +27,18 @@ func (n *Node) setDue() error {
 	return nil
 }
 
+// revive notes that a server that is down in pause is to come back, which is the restart that was asked for.
+func (n *Node) revive() error {
+	if err := n.setDue(); err != nil {
+		n.answerRestart(&rest.Refusal{Text: textRestartFailed})
+		return err
+	}
+	if w := n.wishes.restart; w != nil {
+		w.begun, w.back, w.since = true, true, n.clock.Now()
+	}
+	return nil
+}
+
 // startTimeout is how long PostgreSQL may take to start before the rules for a primary that does not come up apply.
 func (n *Node) startTimeout() time.Duration {
 	return max(n.dynamic.PrimaryStartTimeout, 10*time.Second) // 0 means at once; the policy has the same floor

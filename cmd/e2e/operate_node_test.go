@@ -174,6 +174,8 @@ func TestOperateNodes(t *testing.T) {
 		await("it is seen", func() bool { return r.node.Report().Reason == "paused" })
 		<-time.After(3 * time.Second)
 		require.False(t, r.node.Report().Server.Answered, "a server that crashes in pause stays down")
+		require.NoError(t, r.node.Restart(t.Context(), rest.RestartRequest{}), "until somebody asks for it")
+		await("healthy", func() bool { return healthy(nodes) })
 		l.configure(t, map[string]any{"pause": nil})
 		await("healthy", func() bool { return healthy(nodes) })
 		require.True(t, l.node.Report().IsLeader)
