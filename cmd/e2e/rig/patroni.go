@@ -82,10 +82,13 @@ func Patronictl(t testing.TB) Tool {
 	}}
 }
 
-// Pgregent is the command line of pgregent. The file comes behind the command, as its own usage says.
-func Pgregent() Tool {
+// Pgregent is the command line of pgregent, called through a link named patronictl: it behaves as that program.
+func Pgregent(t testing.TB) Tool {
+	t.Helper()
+	link := filepath.Join(t.TempDir(), "patronictl")
+	require.NoError(t, os.Symlink(Program("pgregent"), link))
 	return Tool{Name: "pgregent", run: func(d *Node, input string, args []string) Output {
-		return command(input, Program("pgregent"), append([]string{args[0], "-c", d.File}, args[1:]...))
+		return command(input, link, append([]string{"-c", d.File}, args...))
 	}}
 }
 
