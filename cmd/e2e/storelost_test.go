@@ -15,7 +15,7 @@ import (
 func TestStoreLosesItsKeys(t *testing.T) {
 	c := rig.New(t, rig.Options{PG: "15", Nodes: 3, DCS: fastConfig + "\n    failsafe_mode: true"})
 	c.StartAll()
-	w := startWriter(c)
+	w := c.StartWriter()
 	leader := c.Leader()
 	c.Store.Wipe(0)
 	rig.Eventually(t, 20*time.Second, "failsafe mode", func() bool {
@@ -29,8 +29,8 @@ func TestStoreLosesItsKeys(t *testing.T) {
 		return err == nil
 	})
 	c.AwaitHealthy(60 * time.Second)
-	t.Logf("write outage when the store came back empty: %v", w.outage(began, 60*time.Second))
-	require.Zero(t, w.lost(c))
+	t.Logf("write outage when the store came back empty: %v", w.Outage(began, 60*time.Second))
+	require.Zero(t, w.Lost())
 	for _, d := range c.Nodes {
 		diverged, err := filepath.Glob(filepath.Join(d.Data+".pgregent", "diverged", "*"))
 		require.NoError(t, err)
