@@ -17,7 +17,7 @@ func TestStoreLosesItsKeys(t *testing.T) {
 	c.StartAll()
 	w := c.StartWriter()
 	leader := c.Leader()
-	c.Store.Wipe(0)
+	c.Store.(interface{ Wipe(int) }).Wipe(0) // etcd
 	rig.Eventually(t, 20*time.Second, "failsafe mode", func() bool {
 		_, body := leader.Get("/patroni")
 		return body["failsafe_mode_is_active"] == true
@@ -25,7 +25,7 @@ func TestStoreLosesItsKeys(t *testing.T) {
 	began := time.Now()
 	c.Store.Restart(0)
 	rig.Eventually(t, 60*time.Second, "the cluster is in the store again", func() bool {
-		_, err := c.EtcdGet("lease")
+		_, err := c.Store.Get("lease")
 		return err == nil
 	})
 	c.AwaitHealthy(60 * time.Second)
