@@ -114,7 +114,9 @@ func TestScripts(t *testing.T) {
 		t.Logf("%d %s", code, text)
 		rig.Eventually(t, 20*time.Second, "another one leads", func() bool { l := c.Leader(); return l != nil && l != target })
 		require.Equal(t, server, target.Postmaster(), "the replica runs on")
+		require.Contains(t, fenceOf(t, target)["unfit"], "pre_promote refused the promotion")
 		s.set(target.Name+"-refuse", false)
+		rig.Eventually(t, 20*time.Second, "it may lead again", func() bool { return fenceOf(t, target)["unfit"] == nil })
 		c.AwaitHealthy(30 * time.Second)
 	})
 
