@@ -164,7 +164,14 @@ func hungBeforeStop(t *testing.T, c *rig.Cluster, s scriptDir) {
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		leader.Post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, leader.Name, target.Name))
+		for range 20 { // the agent that was just started may not know its replicas yet
+			code, text := leader.Post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, leader.Name, target.Name))
+			t.Logf("%d %s", code, text)
+			if code != http.StatusPreconditionFailed {
+				return
+			}
+			<-time.After(100 * time.Millisecond)
+		}
 	}()
 	s.awaits(leader.Name, "before_stop")
 	postmaster := leader.Postmaster()
