@@ -23,7 +23,7 @@ const formats = "pretty, tsv, json, yaml"
 func (t table) print(out io.Writer, format, delimiter string) error {
 	switch format {
 	case "pretty", "topology":
-		t.pretty(out)
+		t.pretty(out, format == "topology")
 	case "tsv":
 		if len(t.columns) > 0 {
 			fmt.Fprintln(out, strings.Join(t.columns, delimiter))
@@ -117,8 +117,9 @@ func cellText(c any, flow bool) string {
 	return fmt.Sprint(c)
 }
 
-// pretty draws the table, with its title in the upper border. A cell of several lines has all rows ruled.
-func (t table) pretty(out io.Writer) {
+// pretty draws the table, with its title in the upper border. A cell of several lines has all rows ruled. flow: mappings are
+// written on one line.
+func (t table) pretty(out io.Writer, flow bool) {
 	columns, rows := t.columns, t.rows
 	if t.title != "" && len(columns) > 0 && columns[0] == "Cluster" {
 		columns = columns[1:]
@@ -132,7 +133,7 @@ func (t table) pretty(out io.Writer) {
 	for i, r := range rows {
 		r = r[len(r)-len(columns):]
 		for j, c := range r {
-			lines := strings.Split(cellText(c, false), "\n")
+			lines := strings.Split(cellText(c, flow), "\n")
 			ruled = ruled || len(lines) > 1
 			for _, l := range lines {
 				width[j] = max(width[j], utf8.RuneCountInString(l))
@@ -200,5 +201,5 @@ func PrintTable(out io.Writer, title string, columns []string, rows [][]string) 
 		}
 		t.rows = append(t.rows, cells)
 	}
-	t.pretty(out)
+	t.pretty(out, false)
 }

@@ -110,8 +110,10 @@ func yamlFlow(v any) string {
 
 func yamlScalar(v any) string {
 	switch v := v.(type) {
-	case nil:
+	case nil, none:
 		return "null"
+	case boolean:
+		return strconv.FormatBool(bool(v))
 	case bool:
 		return strconv.FormatBool(v)
 	case string:
