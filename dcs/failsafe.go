@@ -318,6 +318,7 @@ type Ballot struct {
 // Ballot returns the ballot, and whether the take needs one: not for a released record, for one under this node's own
 // guard, for a new cluster, without a list, or with failsafe mode off.
 func (l *Lease) Ballot(fresh bool) (Ballot, bool) {
+	fresh = l.isNew(fresh)
 	b := Ballot{Version: l.item.Version, Request: VoteRequest{Taker: l.id.Name, Stamp: l.record.Stamp()}}
 	lists := []List{l.record.List()}
 	switch {

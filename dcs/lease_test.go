@@ -96,6 +96,27 @@ func pair(t *testing.T) (*memory.ManualClock, *memory.Server, *member, *member) 
 	return clock, srv, newMember(t, clock, srv, "a", "nonce-a"), newMember(t, clock, srv, "b", "nonce-b")
 }
 
+// A store that lost all its keys is no new cluster for who has seen a record: its holder may serve to its deadline.
+func TestStoreThatLostItsKeys(t *testing.T) {
+	clock, _, a, b := pair(t)
+	require.NoError(t, a.take(true))
+	b.look()
+	clock.Advance(time.Second)
+	a.delete(dcs.KeyLease)
+	a.delete(dcs.KeyLeader)
+	require.ErrorIs(t, b.take(true), dcs.ErrMayNotTake)
+	require.Less(t, clock.Now(), a.lease.Deadline(), "the holder may still serve")
+	clock.Advance(ttl - time.Millisecond)
+	require.ErrorIs(t, b.take(true), dcs.ErrMayNotTake)
+	clock.Advance(time.Millisecond)
+	require.Greater(t, clock.Now(), a.lease.Deadline())
+	require.NoError(t, b.take(true))
+	r, _, ok, err := b.lease.Record()
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.EqualValues(t, 2, r.Epoch, "epochs only grow")
+}
+
 func TestTakeAndRenew(t *testing.T) {
 	clock, _, a, b := pair(t)
 	require.NoError(t, a.take(true))

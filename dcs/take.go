@@ -37,6 +37,7 @@ type Takeable struct {
 
 // Takeable says whether rule R4 allows a take now. fresh: see Take.
 func (l *Lease) Takeable(now time.Duration, fresh bool) Takeable {
+	fresh = l.isNew(fresh)
 	switch {
 	case !l.read:
 		return Takeable{Why: "the store was not read yet"}
@@ -64,6 +65,10 @@ func (l *Lease) Takeable(now time.Duration, fresh bool) Takeable {
 		return t
 	}
 }
+
+// isNew doubts that the cluster is new. A store that lost all its keys looks like one, too; who has seen a record knows
+// better: its holder may serve to the end of its deadline, or longer by the promises of others.
+func (l *Lease) isNew(fresh bool) bool { return fresh && l.highest == 0 }
 
 func (l *Lease) waited(now, ttl time.Duration, what string) Takeable {
 	left := l.since + ttl - now

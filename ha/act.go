@@ -79,6 +79,8 @@ func (n *Node) do(ctx context.Context, v policy.View, a policy.Action) (changed 
 		return true, n.commit(ctx, n.clearFailover())
 	case policy.Follow:
 		return false, n.follow(ctx, a.Member)
+	case policy.Revive:
+		return true, n.revive()
 	case policy.Refuse:
 		n.refuse(a)
 		return true, nil

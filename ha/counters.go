@@ -19,7 +19,8 @@ func Counters() map[string]string {
 	for kind, what := range map[policy.TaskKind]string{
 		policy.TaskInitdb: "Creations of a cluster", policy.TaskClone: "Base backups", policy.TaskRewind: "Rewinds",
 		policy.TaskStartPrimary: "Starts as primary", policy.TaskStartReplica: "Starts as replica", policy.TaskPromote: "Promotions",
-		policy.TaskDemote: "Planned stops of the primary", policy.TaskFence: "Fences", policy.TaskStop: "Stops of a replica", policy.TaskRestart: "Restarts",
+		policy.TaskDemote: "Planned stops of the primary", policy.TaskFence: "Fences", policy.TaskStop: "Stops of a replica",
+		"restart":          "Restarts that an operator asked for",
 		policy.TaskMeasure: "Searches for the end of the WAL of a stopped server",
 	} {
 		name := "task_" + metricName(string(kind))

@@ -72,7 +72,7 @@ func (n *Node) onGuard(e fence.Event) {
 	switch e.Kind {
 	case fence.EventExit:
 		n.walEnd = wal.Position{}
-		if !n.expected {
+		if !n.expected && (e.PID == 0 || e.PID != n.ending) {
 			n.exits = append(n.exits, n.clock.Now())
 			n.log.Warn("postgresql ended", "code", e.Code, "signal", e.Signal)
 		}

@@ -149,6 +149,9 @@ func (n *Node) noteBack() {
 		return
 	}
 	n.startLimit = 0
+	if w := n.wishes.restart; w != nil && w.back {
+		n.answerRestart(nil)
+	}
 	if n.state.Due {
 		n.state.Due = false
 		n.saveState()

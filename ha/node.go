@@ -66,6 +66,7 @@ type Node struct {
 	last     outcome
 	exits    []time.Duration // unexpected ends of the postmaster
 	expected bool            // an end of the postmaster is expected
+	ending   int             // the postmaster that a restart stops: its end is expected, its successor's is not
 	down     time.Duration   // since when PostgreSQL is not well while this node leads; 0: it is well
 
 	wishes     wishes

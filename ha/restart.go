@@ -27,6 +27,18 @@ func (n *Node) setDue() error {
 	return nil
 }
 
+// revive notes that a server that is down in pause is to come back, which is the restart that was asked for.
+func (n *Node) revive() error {
+	if err := n.setDue(); err != nil {
+		n.answerRestart(&rest.Refusal{Text: textRestartFailed})
+		return err
+	}
+	if w := n.wishes.restart; w != nil {
+		w.begun, w.back, w.since = true, true, n.clock.Now()
+	}
+	return nil
+}
+
 // startTimeout is how long PostgreSQL may take to start before the rules for a primary that does not come up apply.
 func (n *Node) startTimeout() time.Duration {
 	return max(n.dynamic.PrimaryStartTimeout, 10*time.Second) // 0 means at once; the policy has the same floor
@@ -51,7 +63,7 @@ func (n *Node) beginRestart(ctx context.Context, a policy.Restart) error {
 	if n.startLimit = limit; limit == 0 {
 		limit = n.startTimeout()
 	}
-	n.expected = true
+	n.expected, n.ending = false, n.guardState.Postmaster.PID
 	stopLimit := n.dynamic.PrimaryStopTimeout
 	r := restart{role: postgres.RoleReplica, up: n.upstreamOf(a.Member), start: limit, stop: stopLimit}
 	if a.Primary {
@@ -109,13 +121,8 @@ func (n *Node) restartServer(ctx context.Context, r restart) error {
 	if err := n.stopServer(ctx); err != nil {
 		return err
 	}
-	var settings postgres.Settings
-	err := n.inLoop(ctx, func() error {
-		n.expected = false
-		settings = n.settings
-		return nil
-	})
-	if err != nil {
+	settings := n.loopSettings(ctx)
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if err := n.startWithin(ctx, r.start, r.role, settings, r.up, r.epoch); err != nil {

@@ -20,7 +20,9 @@ type restartWish struct {
 	rest.RestartRequest
 	since time.Duration
 	begun bool
-	done  chan error // holds one value
+	// back says that PostgreSQL was down, so that the restart is over as soon as it answers.
+	back bool
+	done chan error // holds one value
 }
 
 type scheduledWish struct {
@@ -74,7 +76,13 @@ func (n *Node) answerRestart(err error) {
 // expireWishes refuses a restart that the situation has not let begin: somebody waits for an answer.
 func (n *Node) expireWishes(d policy.Decision) {
 	w := n.wishes.restart
-	if w == nil || w.begun || n.clock.Now()-w.since < max(2*n.dynamic.LoopWait, 10*time.Second) {
+	switch {
+	case w == nil:
+		return
+	case w.back && n.clock.Now()-w.since > max(w.Timeout, n.startTimeout()):
+		n.answerRestart(&rest.Refusal{Text: textStillStarting})
+		return
+	case w.begun || n.clock.Now()-w.since < max(2*n.dynamic.LoopWait, 10*time.Second):
 		return
 	}
 	n.refuse(policy.Refuse{Request: policy.RequestRestart, Why: fmt.Sprintf("%s: %s", textRestartFailed, d.Detail)})

@@ -86,7 +86,7 @@ func settings() string {
 // reasons are the words of the decisions.
 func reasons() string {
 	p := newPage("Reasons")
-	p.text("Each turn of the loop has one reason. It is shown by `GET /patroni` below `pgregent`, by `pgregent decisions`, and in the log when it changes.\nTools may match on it.\n\n")
+	p.text("Each turn of the loop has one reason. It is shown by `GET /patroni` below `pgregent` and `GET /decisions`, and in the log when it changes.\nTools may match on it.\n\n")
 	p.table("reason", "what it rests on, and what happens")
 	for _, e := range policy.Explain() {
 		p.row(code(string(e.Reason)), e.Text)

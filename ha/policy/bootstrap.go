@@ -63,6 +63,12 @@ func bootstrapping(v View) Decision {
 	d := Decision{Reason: ReasonBootstrapping, Detail: "creating the cluster", Wake: contestPause}
 	switch v.Server.Data {
 	case DataReady:
+		if v.Lease.NeedVotes {
+			return askVotes(v, "the cluster is created")
+		}
+		if !v.Lease.Takeable {
+			return waitForLease(v) // an earlier cluster's leader may still run
+		}
 		d.Detail = "the cluster is created: taking the lease"
 		d.Actions = []Action{Take{Bootstrap: true}}
 		return d
@@ -93,7 +99,7 @@ func adopting(v View, c Config) Decision {
 	if why := ineligible(v, c, false); why != "" {
 		return Decision{Reason: ReasonNotEligible, Detail: "the key initialize is missing, and this node cannot adopt its data: " + why, Wake: time.Second}
 	}
-	if !v.Lease.Takeable {
+	if !v.Lease.mayTake() {
 		return waitForLease(v)
 	}
 	// A replica that is as far cannot adopt its data, so it is no rival here; one that is further is.

@@ -109,6 +109,9 @@ type (
 	}
 )
 
+// Revive notes that PostgreSQL, which is down in pause, is to come back (Server.Due): that is the restart that was asked for.
+type Revive struct{}
+
 // Request names what an operator asked a node for.
 type Request string
 
@@ -147,3 +150,4 @@ func (Fence) action()           {}
 func (Stop) action()            {}
 func (Restart) action()         {}
 func (Refuse) action()          {}
+func (Revive) action()          {}

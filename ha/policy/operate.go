@@ -82,6 +82,8 @@ func restart(v View, c Config, a Restart, why string) (Decision, bool) {
 	s := v.Server
 	primary := s.Role == RolePrimary || s.StartedAs == RolePrimary
 	switch {
+	case request == RequestRestart && s.Process == ProcessNone && c.Dynamic.Pause:
+		return revive(v, why)
 	case s.Process == ProcessForeign:
 		return no("the postmaster is not this node's guard's child")
 	case s.Process != ProcessRunning:
@@ -104,6 +106,17 @@ func restart(v View, c Config, a Restart, why string) (Decision, bool) {
 	a.Primary = true
 	d.Actions = []Action{a}
 	return renewing(v, c, d), true
+}
+
+// revive starts a server that is down in pause because an operator asks for it: as a replica of the leader, as the
+// ordinary rules bring it back. Without a leader there is nothing to compare its WAL with, and nobody is promoted in pause.
+func revive(v View, why string) (Decision, bool) {
+	leader := v.Cluster.Leader.Name
+	if v.Server.Data != DataReady || leader == "" || leader == v.Self.Name || v.Lease.Open {
+		detail := "PostgreSQL does not run, and no other member leads that it could follow"
+		return refuse(RequestRestart, textNotRestart+": "+detail, why+", but "+detail), true
+	}
+	return Decision{Reason: ReasonRestartAsked, Detail: "in pause: " + why + ", and PostgreSQL does not run: it is started", Actions: []Action{Revive{}}, Wake: contestPause}, true
 }
 
 // unmet is why the conditions of a restart are not satisfied; empty: they are.

@@ -163,6 +163,7 @@ func (Promote) String() string           { return "promote" }
 func (a Demote) String() string          { return "demote for " + orAnyone(a.Target) }
 func (Fence) String() string             { return "fence" }
 func (Stop) String() string              { return "stop" }
+func (Revive) String() string            { return "bring PostgreSQL back" }
 func (a Refuse) String() string          { return fmt.Sprintf("refuse the %s: %s", a.Request, a.Why) }
 
 func (a Restart) String() string {

@@ -44,6 +44,9 @@ func (a *agent) do(action policy.Action, done func(error)) {
 	case policy.Cancel:
 		a.cancel()
 		done(nil)
+	case policy.Revive:
+		a.n.due, a.restart, a.again = true, nil, true
+		done(nil)
 	case policy.Refuse:
 		a.refuse(act)
 		done(nil)

@@ -145,6 +145,12 @@ func (a *agent) observe(snap dcs.Snapshot) {
 	now := a.n.clock()
 	a.seen.observe(a, snap, now)
 	a.lease.Observe(a.forLease(snap), a.arrived(now))
+	if _, open := a.lease.Open(); a.w.broken(MistakeAbsentAtOnce) && !open {
+		if _, there := snap.Item(dcs.KeyLease); !there { // forget that there was a record
+			a.lease = dcs.NewLease(dcs.Identity{Name: a.n.name, Instance: a.n.host, Nonce: a.guard.nonce})
+			a.lease.Observe(a.forLease(snap), a.arrived(now))
+		}
+	}
 	a.cluster = a.w.decode(snap)
 	if c := &a.cluster.Config; c.Present && c.Err == nil {
 		a.dynamic = c.Dynamic

@@ -2,6 +2,7 @@ package policytest
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pgregent/pgregent/dcs"
@@ -174,9 +175,11 @@ func (n *Node) noteHelpless() {
 // excused is the model's named exception (design section 7): while agent and guard are both dead or stand still, and the
 // postmaster is dead or stands still too, nobody can end what it left: statements in flight, and, as long as a postmaster
 // that stands still keeps them, its sessions. Whoever is able to act again first has F for it. The other exception is a
-// server that is started by hand after a crash between its start as primary and the writing of standby.signal.
+// server that is started by hand after a crash between its start as primary and the writing of standby.signal, with what
+// its postmaster leaves.
 func (n *Node) excused() bool {
-	return n.pg.unmarked || n.wasHelpless || n.helplessUntil > 0 && n.w.now-n.helplessUntil <= dcs.FenceBound
+	left := slices.ContainsFunc(n.orphans, func(s *statement) bool { return s.unmarked })
+	return n.pg.unmarked || left || n.wasHelpless || n.helplessUntil > 0 && n.w.now-n.helplessUntil <= dcs.FenceBound
 }
 
 // endless says that the node's guard holds no deadline because the cluster was paused when it last renewed: until it

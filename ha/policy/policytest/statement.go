@@ -16,6 +16,8 @@ type statement struct {
 	ends   time.Duration
 	frozen time.Duration
 	ended  bool
+	// unmarked says that it runs on a server that was started by hand without standby.signal: see postgres.unmarked.
+	unmarked bool
 }
 
 // Busy begins a statement that acknowledges after d; it says whether the server takes it.
@@ -23,7 +25,7 @@ func (n *Node) Busy(d time.Duration) bool {
 	if !n.writable() {
 		return false
 	}
-	s := &statement{n: n, parent: n.pg.parent, epoch: n.pg.epoch, ends: n.w.now + d}
+	s := &statement{n: n, parent: n.pg.parent, epoch: n.pg.epoch, ends: n.w.now + d, unmarked: n.pg.unmarked}
 	n.pg.busy = append(n.pg.busy, s)
 	n.w.at(s.ends, s.finish)
 	return true
@@ -41,8 +43,8 @@ func (s *statement) finish() {
 	s.ended = true
 	is := func(o *statement) bool { return o == s }
 	n.pg.busy = slices.DeleteFunc(n.pg.busy, is)
-	n.orphans = slices.DeleteFunc(n.orphans, is)
 	n.acknowledge(100, s.epoch)
+	n.orphans = slices.DeleteFunc(n.orphans, is)
 	if n.w.opt.Out != nil {
 		n.w.logf(n, "postgres: a busy backend acknowledges %s", position(n.disk.tip))
 	}
