@@ -98,8 +98,11 @@ type Node struct {
 	// told says that the callbacks know of this server; wasPrimary that they know this server as the primary, or as demoted.
 	told, wasPrimary atomic.Bool
 	primaryTold      atomic.Bool // what they heard last is that it is the primary
-	counters         counters
-	trace            *tracer
+	// unapplied says that settings did not reach the configuration, unread that the server has not read what did.
+	unapplied, unread atomic.Bool
+
+	counters counters
+	trace    *tracer
 }
 
 func newNode(c Config) *Node {

@@ -299,6 +299,9 @@ func (n *Node) tendSettings(ctx context.Context) {
 	if !s.Answered || n.task != nil {
 		return
 	}
+	if n.unapplied.Swap(false) {
+		n.published.applied = nil
+	}
 	role, up := s.Role, n.upstreamOf(n.upstream())
 	name := roleName(role)
 	settings := n.settings.For(name)
@@ -310,17 +313,31 @@ func (n *Node) tendSettings(ctx context.Context) {
 		n.published.applied = nil // not before it is known whom it follows
 		return
 	}
-	n.aside(ctx, "configuration", func(ctx context.Context) error {
-		reload, err := n.cfg.Postgres.Configure(ctx, settings, role, up)
-		if err != nil || !reload {
-			return err
+	begun := n.aside(ctx, "configuration", func(ctx context.Context) error {
+		err := n.applySettings(ctx, settings, role, up, name)
+		if err != nil {
+			n.unapplied.Store(true)
 		}
-		if err := n.cfg.Postgres.Reload(ctx); err != nil {
-			return err
-		}
-		n.call(callbacks.OnReload, name, 0)
-		return nil
+		return err
 	})
+	if !begun {
+		n.unapplied.Store(true) // another call has the server: the next turn does it
+	}
+}
+
+// applySettings writes the configuration and has the server read it. What was written and not read stays due.
+func (n *Node) applySettings(ctx context.Context, s postgres.Settings, role postgres.Role, up postgres.Upstream, name string) error {
+	reload, err := n.cfg.Postgres.Configure(ctx, s, role, up)
+	if err != nil || !reload && !n.unread.Load() {
+		return err
+	}
+	n.unread.Store(true)
+	if err := n.cfg.Postgres.Reload(ctx); err != nil {
+		return err
+	}
+	n.unread.Store(false)
+	n.call(callbacks.OnReload, name, 0)
+	return nil
 }
 
 // tendCheckpoint runs the checkpoint after a promotion, without which nobody can rewind from this primary
@@ -349,10 +366,10 @@ func (n *Node) tendCheckpoint(ctx context.Context) {
 	}()
 }
 
-// aside runs a short call on the Controller beside the loop, when no task has it.
-func (n *Node) aside(ctx context.Context, what string, f func(context.Context) error) {
+// aside runs a short call on the Controller beside the loop, when nothing else has it; it says whether it does.
+func (n *Node) aside(ctx context.Context, what string, f func(context.Context) error) bool {
 	if !n.ctl.TryLock() {
-		return
+		return false
 	}
 	go func() {
 		defer n.ctl.Unlock()
@@ -362,6 +379,7 @@ func (n *Node) aside(ctx context.Context, what string, f func(context.Context) e
 			n.log.Warn("could not be brought up to date", "what", what, "error", err)
 		}
 	}()
+	return true
 }
 
 func sameSettings(a, b postgres.Settings) bool { return reflect.DeepEqual(a, b) }

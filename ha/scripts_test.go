@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pgregent/pgregent/callbacks"
+	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/dcs/memory"
 	"github.com/pgregent/pgregent/ha/cluster"
 	"github.com/pgregent/pgregent/postgres"
@@ -238,5 +240,31 @@ func TestScriptsHearTheConfiguration(t *testing.T) {
 			require.Empty(t, n.node.Report().Unfit)
 			require.Equal(t, cluster.StateRunning, n.node.Report().State)
 		}
+	})
+}
+
+// Settings that change while another call has the server, or whose reload fails, are applied by a later turn.
+func TestSettingsAreNotForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, "a", "b")
+		defer b.stop()
+		b.until("healthy", 20*time.Second, b.healthy)
+		l := b.leader()
+		l.fake.Fail("Reload", errors.New("the disk is full"))
+		before := calls(l, "Reload")
+		store := b.server.Open("/service/demo")
+		_, err := store.Commit(t.Context(), dcs.Txn{Then: []dcs.Op{dcs.Put(cluster.KeyConfig, []byte(`{"ttl":8,"loop_wait":2,"retry_timeout":3,"postgresql":{"parameters":{"work_mem":"7MB"}}}`))}})
+		require.NoError(t, err)
+		b.until("it was tried twice", 20*time.Second, func() bool { return calls(l, "Reload") >= before+2 })
+		l.fake.Fail("Reload", nil)
+		reloaded := func() bool {
+			for len(l.events) > 0 {
+				if e := <-l.events; e.Action == callbacks.OnReload {
+					return true
+				}
+			}
+			return false
+		}
+		b.until("it is read", 20*time.Second, reloaded)
 	})
 }

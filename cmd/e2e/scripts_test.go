@@ -114,7 +114,9 @@ func TestScripts(t *testing.T) {
 		t.Logf("%d %s", code, text)
 		rig.Eventually(t, 20*time.Second, "another one leads", func() bool { l := c.Leader(); return l != nil && l != target })
 		require.Equal(t, server, target.Postmaster(), "the replica runs on")
+		require.Contains(t, fenceOf(t, target)["unfit"], "pre_promote refused the promotion")
 		s.set(target.Name+"-refuse", false)
+		rig.Eventually(t, 20*time.Second, "it may lead again", func() bool { return fenceOf(t, target)["unfit"] == nil })
 		c.AwaitHealthy(30 * time.Second)
 	})
 
@@ -167,7 +169,14 @@ func hungBeforeStop(t *testing.T, c *rig.Cluster, s scriptDir) {
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
-		leader.Post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, leader.Name, target.Name))
+		for range 20 { // the agent that was just started may not know its replicas yet
+			code, text := leader.Post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, leader.Name, target.Name))
+			t.Logf("%d %s", code, text)
+			if code != http.StatusPreconditionFailed {
+				return
+			}
+			<-time.After(100 * time.Millisecond)
+		}
 	}()
 	s.awaits(leader.Name, "before_stop")
 	postmaster := leader.Postmaster()

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pgregent/pgregent/cmd/pgregent/config"
+	"github.com/pgregent/pgregent/cmd/pgregent/ctl"
 	"github.com/pgregent/pgregent/ha"
 	"github.com/pgregent/pgregent/ha/cluster"
 	"github.com/pgregent/pgregent/ha/fence"
@@ -112,7 +113,7 @@ func printFences(ctx context.Context, out io.Writer, c *config.Config, state clu
 	for i, m := range state.Members {
 		rows = append(rows, append([]string{m.Name}, fenceRow(answers[i])...))
 	}
-	printTable(out, " Fences ", []string{"Member", "Version", "Bounded", "Rungs", "Guarantee"}, rows)
+	ctl.PrintTable(out, " Fences ", []string{"Member", "Version", "Bounded", "Rungs", "Guarantee"}, rows)
 	printFailsafe(out, state, answers)
 	return nil
 }

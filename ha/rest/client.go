@@ -58,6 +58,12 @@ func (c *Client) Post(ctx context.Context, url string, body []byte) (text string
 	return string(b), code, err
 }
 
+// Do makes any other request, with a JSON body unless that is nil, and returns the answer's text and status code.
+func (c *Client) Do(ctx context.Context, method, url string, body []byte) (text string, code int, err error) {
+	b, code, err := c.do(ctx, method, url, body)
+	return string(b), code, err
+}
+
 func (c *Client) do(ctx context.Context, method, url string, body []byte) ([]byte, int, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {

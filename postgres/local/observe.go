@@ -210,6 +210,11 @@ func (l *looker) pending(ctx context.Context, names map[string]string, st *postg
 	}
 	st.PendingRestart = map[string]postgres.Change{}
 	for name, old := range names {
+		// A primary that was promoted does without its recovery parameters, and PostgreSQL counts those that were taken out of
+		// the file as changed (reference section 4.6: they are skipped).
+		if isRecoveryParameter(name) || name == "hot_standby" {
+			continue
+		}
 		change := postgres.Change{Old: old}
 		if v := values[name]; v != nil {
 			change.New = *v

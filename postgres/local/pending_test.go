@@ -73,6 +73,29 @@ func TestPendingCommandLine(t *testing.T) {
 	}
 }
 
+// TestPromotedWaitsForNothing: what a standby had of recovery parameters and the primary has not is no reason for a restart.
+func TestPromotedWaitsForNothing(t *testing.T) {
+	source := newRig(t, "15", nil)
+	ctx := t.Context()
+	source.must(source.Initdb(ctx))
+	source.start(postgres.RolePrimary, source.settings(), postgres.Upstream{})
+	source.must(source.PrepareCluster(ctx))
+	r := newRig(t, "15", nil)
+	r.must(r.Clone(ctx, source.source(), nil))
+	r.start(postgres.RoleReplica, r.settings(), postgres.Upstream{Name: "source", Host: "127.0.0.1", Port: source.port})
+	r.until("it streams", func(st postgres.Status) bool { return st.Streaming })
+	r.must(r.Promote(ctx))
+	_, err := r.Configure(ctx, r.settings(), postgres.RolePrimary, postgres.Upstream{})
+	r.must(err)
+	r.must(r.Reload(ctx))
+	if got := r.sql("SELECT count(*) FROM pg_settings WHERE pending_restart"); got == "0" {
+		t.Log("this PostgreSQL counts none of them") // nothing to leave out
+	}
+	if st := r.until("it is a primary", func(st postgres.Status) bool { return st.Answered && st.Role == postgres.RolePrimary }); len(st.PendingRestart) != 0 {
+		t.Errorf("%+v", st.PendingRestart)
+	}
+}
+
 // TestLowerOnStandby: a standby does not start with lower values than pg_control has from its primary: it takes those and
 // shows that the lower ones wait for a restart, which come into force once the primary was restarted (reference section
 // 4.6). Raised on the primary first, they pause the replay of the standby, which says so.

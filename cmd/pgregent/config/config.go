@@ -91,22 +91,6 @@ func (c *Config) checkStore() error {
 	}
 }
 
-// LoadTool reads what a command-line tool needs, which may be much less than a daemon's file: the store, and scope.
-func LoadTool(path string, environ []string) (c *Config, warnings []string, err error) {
-	tree, warnings, errs := gather(path, environ)
-	if len(errs) > 0 {
-		return nil, warnings, errors.Join(errs...)
-	}
-	c, _ = build(tree)
-	if c.Scope == "" {
-		return nil, warnings, errors.New("scope is missing: the cluster's name")
-	}
-	if err := c.checkStore(); err != nil {
-		return nil, warnings, err
-	}
-	return c, warnings, nil
-}
-
 // Load reads a file (or a folder of *.yml and *.yaml files, merged in sorted order) and lays the environment over it.
 // Warnings name what is ignored. The error names every setting that is wrong, one line each.
 func Load(path string, environ []string) (c *Config, warnings []string, err error) {

@@ -193,10 +193,10 @@ func TestUnknownKeysAreNamed(t *testing.T) {
 func TestToolNeedsLittle(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ctl.yml")
 	require.NoError(t, os.WriteFile(path, []byte("scope: demo\netcd3: {host: localhost:2379}"), 0o600))
-	c, _, err := LoadTool(path, nil)
+	c, _, err := LoadTool(path, "", nil)
 	require.NoError(t, err)
 	require.Equal(t, "demo", c.Scope)
-	_, _, err = LoadTool("/no/such/file", nil)
+	_, _, err = LoadTool("/no/such/file", "", nil)
 	require.ErrorContains(t, err, "/no/such/file")
 }
 
