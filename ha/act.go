@@ -42,8 +42,8 @@ func (n *Node) act(ctx context.Context, v policy.View, d policy.Decision) (faile
 			return fmt.Sprintf("%v: %v", a, err), errors.Is(err, dcs.ErrConflict) || errors.Is(err, dcs.ErrUnknown) || again
 		}
 	}
-	if len(d.Actions) == 0 && n.dueSession() {
-		// A member that has nothing to do still shows that it lives.
+	if n.dueSession() {
+		// A member that does not lead still shows that it lives, whatever it is busy with: "follow", say, at each turn.
 		if err := n.keepSession(ctx); err != nil && ctx.Err() == nil {
 			return err.Error(), false
 		}

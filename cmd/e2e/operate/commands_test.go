@@ -26,9 +26,9 @@ type operator struct {
 // under its name, which has to do and to say the same.
 func TestCommands(t *testing.T) {
 	tools := []rig.Tool{rig.Patronictl(t), rig.Pgregent(t)}
-	t.Setenv("PGPASSWORD", "super-secret")
 	c := rig.New(t, rig.Options{PG: "15", Nodes: 3, DCS: fastTimes})
 	c.StartAll()
+	t.Setenv("PGPASSWORD", "super-secret") // of the operator: for "query"
 	for _, tool := range tools {
 		t.Run(tool.Name, func(t *testing.T) {
 			for _, step := range []struct {

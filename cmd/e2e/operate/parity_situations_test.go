@@ -2,11 +2,14 @@ package operate
 
 import (
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pgregent/pgregent/cmd/e2e/rig"
 )
 
 const (
@@ -43,8 +46,8 @@ func situations() []situation {
 		{name: "pg2 leads", arrange: healthy, exchanges: append(looks(), status()...)},
 		{name: "move back", exchanges: []exchange{{on: pg1, method: post, path: "/failover", body: `{"candidate":"pg1"}`}}},
 		{name: "moved back", arrange: healthy, exchanges: status()},
-		{name: "copied anew", exchanges: []exchange{{on: pg2, method: post, path: "/reinitialize", body: `{"force":false}`}}},
-		{name: "after the copy", arrange: healthy, exchanges: status()},
+		{name: "copied anew", arrange: remember, exchanges: []exchange{{on: pg2, method: post, path: "/reinitialize", body: `{"force":false}`}}},
+		{name: "after the copy", arrange: copied, exchanges: status()},
 	}
 }
 
@@ -310,4 +313,17 @@ func failsafeCalls() []exchange {
 func healthy(s *side) {
 	s.AwaitHealthy(steady)
 	s.write()
+}
+
+// remember remembers pg2's data directory.
+func remember(s *side) { s.born = versionFile(s.T, s.node(pg2)) }
+
+// copied waits until pg2 has another data directory, and streams.
+func copied(s *side) {
+	file := filepath.Join(s.node(pg2).Data, "PG_VERSION")
+	rig.Eventually(s.T, steady, s.name+": pg2 has a new data directory", func() bool {
+		info, err := os.Stat(file)
+		return err == nil && !os.SameFile(s.born, info)
+	})
+	healthy(s)
 }

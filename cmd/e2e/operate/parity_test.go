@@ -3,6 +3,7 @@ package operate
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ const settle = 1500 * time.Millisecond
 type side struct {
 	name string
 	*rig.Cluster
+	born os.FileInfo // of pg2's data directory
 }
 
 // parity drives both clusters through the same situations.
@@ -105,7 +107,7 @@ func TestParity(t *testing.T) {
 }
 
 func newSide(t *testing.T, name string, store *etcdserver.Cluster) *side {
-	return &side{name, rig.New(t, rig.Options{
+	return &side{name: name, Cluster: rig.New(t, rig.Options{
 		PG: "15", Nodes: 2, DCS: patroniTimes + "\n    failsafe_mode: false", Scope: name, EtcdServers: store,
 		Extra: fastCopy + "tags:\n  color: blue\n  speed: 5\n  clonefrom: true\n",
 		API:   "\n  authentication: {username: admin, password: let-me-in}",

@@ -119,7 +119,7 @@ func pgregentRuns(d *rig.Node) bool {
 }
 
 // versionFile is a file that nobody writes again, unless the data directory is made anew.
-func versionFile(t *testing.T, d *rig.Node) os.FileInfo {
+func versionFile(t testing.TB, d *rig.Node) os.FileInfo {
 	t.Helper()
 	info, err := os.Stat(filepath.Join(d.Data, "PG_VERSION"))
 	require.NoError(t, err)

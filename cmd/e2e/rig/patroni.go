@@ -98,7 +98,7 @@ func command(input, program string, args []string) Output {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Stdin = strings.NewReader(input)
 	var stdout, all bytes.Buffer
-	locked := &lockedBuffer{Buffer: &all} // two goroutines copy
+	locked := &lockedBuffer{b: &all} // two goroutines copy
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(&stdout, locked), locked
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()
@@ -111,7 +111,7 @@ func command(input, program string, args []string) Output {
 }
 
 type lockedBuffer struct {
-	*bytes.Buffer
+	b  *bytes.Buffer
 	mu sync.Mutex
 }
 
@@ -119,5 +119,5 @@ type lockedBuffer struct {
 func (b *lockedBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
+	return b.b.Write(p)
 }
