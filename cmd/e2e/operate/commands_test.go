@@ -178,7 +178,7 @@ func (o *operator) config() {
 	o.must(says(fmt.Sprintf(received, "pg1"), fmt.Sprintf(received, "pg2"), fmt.Sprintf(received, "pg3")), "reload", "demo", "--force")
 	one := o.must(says(fmt.Sprintf(received, "pg2")), "reload", "demo", "pg2", "--force")
 	require.NotContains(o.t, one, "pg1 and")
-	o.fails(`^.*Error: nobody is not a member of cluster\n$`, "reload", "demo", "nobody", "--force")
+	o.fails(`(?m)^Error: (No 'any' among provided members|nobody is not a member of cluster)$`, "reload", "demo", "nobody", "--force")
 }
 
 // postmasters are the servers' process ids by member.
@@ -213,7 +213,7 @@ func (o *operator) restart() {
 	o.restarted(before, replicas...)
 	before = o.postmasters()
 	o.must(says(`Failed: restart for member pg1, status code=503, \(restart conditions are not satisfied\)`), "restart", "demo", "pg1", "--pg-version", "10.1", "--force")
-	o.must(says(`Failed: restart for member pg1, status code=503, \(restart conditions are not satisfied\)`), "restart", "demo", "pg1", "--pending", "--force")
+	require.NotContains(o.t, o.must(nil, "restart", "demo", "pg1", "--pending", "--force"), "Success", "nothing is pending")
 	o.restarted(before)
 }
 
@@ -226,11 +226,14 @@ func (o *operator) pending() {
 		require.Regexp(o.t, `max_connections: \d+->`+want, o.members()[l.Name]["Pending restart reason"])
 		o.must(says(`Success: restart on member `+l.Name+`\n`), "restart", "demo", l.Name, "--pending", "--force")
 		o.awaitMembers("the leader waits for nothing", func(m map[string]map[string]any) bool { return m[l.Name]["Pending restart"] == nil })
-		for _, d := range o.c.Others(l) {
-			o.Must(o.c.Nodes[0], "restart", "demo", d.Name, "--pending", "--force")
-		}
-		o.awaitMembers("nobody waits for a restart", func(m map[string]map[string]any) bool {
-			return m["pg1"]["Pending restart"] == nil && m["pg2"]["Pending restart"] == nil && m["pg3"]["Pending restart"] == nil
+		rig.Eventually(o.t, steady, "the replicas have it, and nobody waits for a restart", func() bool {
+			o.Must(o.c.Nodes[0], "restart", "demo", "--pending", "--force") // a replica may restart by itself, for more
+			for _, d := range o.c.Nodes {
+				if value(d, "show max_connections") != want || o.members()[d.Name]["Pending restart"] != nil {
+					return false
+				}
+			}
+			return true
 		})
 		o.everywhere("max_connections", want)
 	}
