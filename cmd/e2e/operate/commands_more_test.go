@@ -61,21 +61,27 @@ func (o *operator) move() {
 	o.fails(`Aborted!|nobody answers`, "switchover", "demo", "--leader", l.Name, "--candidate", replicas[0].Name) // nobody answers
 	o.must(says(`(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ Successfully switched over to "`+replicas[0].Name+`"$`, `\| `+l.Name+` +\|.*\| stopped +\||\| `+l.Name+` +\|`),
 		"switchover", "demo", "--leader", l.Name, "--candidate", replicas[0].Name, "--force")
-	require.True(o.t, replicas[0].Primary())
-	o.c.AwaitHealthy(steady)
+	o.leads(replicas[0])
 	o.must(says(`Successfully failed over to "`+replicas[1].Name+`"`), "failover", "demo", "--candidate", replicas[1].Name, "--force")
-	require.True(o.t, replicas[1].Primary())
-	o.c.AwaitHealthy(steady)
+	o.leads(replicas[1])
 	o.fails(`Error: Failover could be performed only to a specific candidate`, "failover", "demo", "--force")
 
 	out := o.Answer(o.c.Nodes[0], []string{replicas[1].Name, l.Name, "now", "y"}, "switchover", "demo")
 	require.Zero(o.t, out.Code, out.Text)
 	require.Contains(o.t, out.Text, "Successfully switched over to \""+l.Name+"\"")
-	o.c.AwaitHealthy(steady)
+	o.leads(l)
 	rig.Eventually(o.t, steady, "the history has it", func() bool {
 		return strings.Contains(o.Must(o.c.Nodes[0], "history", "demo", "-f", "tsv"), "\t"+l.Name+"\n")
 	})
 	o.must(says(`"New Leader": "`+l.Name+`"`), "history", "demo", "-f", "json")
+}
+
+// leads waits until a node leads, which may be a moment after it was said that it will, and the others follow.
+func (o *operator) leads(d *rig.Node) {
+	o.t.Helper()
+	rig.Eventually(o.t, steady, d.Name+" leads", d.Primary)
+	o.c.AwaitHealthy(steady)
+	require.True(o.t, d.Primary(), "%s leads", d.Name)
 }
 
 func (o *operator) reinit() {

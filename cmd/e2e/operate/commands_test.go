@@ -124,7 +124,7 @@ func (o *operator) look() {
 	o.must(says(fmt.Sprintf(`^host=127\.0\.0\.1 port=%d\n$`, replica.PGPort)), "dsn", "-m", replica.Name)
 	o.must(says(`^host=127\.0\.0\.1 port=\d+\n$`), "dsn", "-r", "replica")
 	o.fails(`^Error: Can not find a suitable member\n$`, "dsn", "-m", "nobody")
-	o.must(says(`\| +TL \| +LSN \| Reason \| Timestamp \| New Leader \|`), "history")
+	o.must(says(`\| +TL \| +LSN +\| +Reason +\| +Timestamp +\| +New Leader +\|`), "history")
 	version := o.must(says(`(?m)^patronictl version \S+$`), "version", "demo")
 	for _, d := range o.c.Nodes {
 		require.Regexp(o.t, `(?m)^`+d.Name+`: Patroni 4\.1\.\d+ PostgreSQL 15\.\d+$`, version)
