@@ -25,7 +25,6 @@ import (
 // an abandoned OpenSession still brings is closed.
 type Client struct {
 	store   Store
-	limits  Limits
 	timeout time.Duration
 	clock   Clock
 	stats   counters
@@ -45,7 +44,7 @@ type ClientOptions struct {
 
 // NewClient returns a Client over s. o may be nil. Closing the Client closes s.
 func NewClient(s Store, o *ClientOptions) *Client {
-	c := &Client{store: s, limits: s.Limits()}
+	c := &Client{store: s}
 	if o != nil {
 		c.timeout, c.clock = o.Timeout, o.Clock
 	}
@@ -123,7 +122,7 @@ func (c *Client) Commit(ctx context.Context, txn Txn) (Result, error) {
 	about := subject{txn: &txn}
 	err := txn.Validate()
 	if err == nil {
-		err = c.limits.Check(txn)
+		err = c.Limits().Check(txn)
 	}
 	if err != nil {
 		c.stats.refuse(CallCommit)
@@ -169,8 +168,8 @@ func (c *Client) OpenSession(ctx context.Context, ttl time.Duration) (Session, e
 	return &clientSession{Session: s, client: c}, nil
 }
 
-// Limits implements Store.
-func (c *Client) Limits() Limits { return c.limits }
+// Limits implements Store. They are the backend's as it knows them now: it may learn of the server's in use.
+func (c *Client) Limits() Limits { return c.store.Limits() }
 
 // Close implements Store.
 func (c *Client) Close() error {

@@ -43,7 +43,7 @@ type Store interface {
 	// see Limits.SessionSlack). ttl is rounded up to what the server can keep, never down.
 	OpenSession(ctx context.Context, ttl time.Duration) (Session, error)
 
-	// Limits tells what the backend can keep.
+	// Limits tells what the backend can keep. MinTTL may grow when the server turns out to keep no session that short.
 	Limits() Limits
 
 	// Close frees local resources. It ends no session and may be called twice.

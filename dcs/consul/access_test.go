@@ -35,9 +35,13 @@ func TestTokens(t *testing.T) {
 		}
 		return tok.SecretID
 	}
-	member := token("member", `key_prefix "service/orders/" { policy = "write" }
+	const rights = `key_prefix "service/orders/" { policy = "write" }
 		session_prefix "" { policy = "write" }
-		service "orders" { policy = "write" }`)
+		service "orders" { policy = "write" }`
+	member := token("member", rights+`
+		service "consul" { policy = "read" }
+		node_prefix "" { policy = "read" }`)
+	least := token("least", rights)
 	reader := token("reader", `key_prefix "service/orders/" { policy = "read" }`)
 	config := consul.Config{Addresses: []string{c.Addr(1)}, Prefix: "/service/orders"}
 	with := func(token string) *consul.Store { t.Helper(); c := config; c.Token = token; return open(t, c) }
@@ -84,11 +88,42 @@ func TestTokens(t *testing.T) {
 	wrong.Token = "99999999-2222-3333-4444-555555555555"
 	_, err = consul.Open(short, wrong)
 	refused("a token that nobody gave", err)
+	none := config
+	none.Token = ""
+	_, err = consul.Open(short, none)
+	refused("no token, which Consul answers with an empty listing", err)
 
 	if err := ses.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
 	awaken(t, wake, limited, "the end of the session")
+
+	// Of a node that has left the catalog, until its agent is registered again.
+	agent, err := api.NewClient(&api.Config{Address: c.Addr(1), Token: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := agent.Agent().NodeName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	poor := with(least)
+	for range 2 {
+		if _, err := admin.Catalog().Deregister(&api.CatalogDeregistration{Node: name}, nil); err != nil {
+			t.Fatal(err)
+		}
+		brief, cancel3 := within(300 * time.Millisecond)
+		_, err := poor.OpenSession(brief, 10*time.Second)
+		cancel3()
+		if err != nil && !strings.Contains(err.Error(), "node_prefix") {
+			t.Errorf("a token that may not look for another node is told %v", err)
+		}
+		brief, cancel3 = within(300 * time.Millisecond)
+		if _, err := s.OpenSession(brief, 10*time.Second); err != nil {
+			t.Errorf("a session while the agent's node is not in the catalog: %v", err)
+		}
+		cancel3()
+	}
 }
 
 // TestCertificates: agents that demand a certificate of the client.
@@ -122,5 +157,21 @@ func TestCertificates(t *testing.T) {
 		if took := time.Since(start); err == nil || !strings.Contains(err.Error(), want) || took > time.Second {
 			t.Errorf("%v after %v; want %q at once", err, took, want)
 		}
+	}
+}
+
+// The servers keep no session as short as is asked for. Who uses the Store through a Client, as the loop does, learns how long
+// they are, or would take the session for one that is to be replaced, again and again.
+func TestLongestMinimum(t *testing.T) {
+	c := consulserver.StartWith(t, consulserver.Options{Servers: 1, Config: map[string]any{"session_ttl_min": "30s"}})
+	s := dcs.NewClient(open(t, consul.Config{Addresses: c.URLs()}), nil)
+	ctx, cancel := within(limited)
+	defer cancel()
+	ses, err := s.OpenSession(ctx, ttl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := s.Limits(); ses.TTL() != 30*time.Second || l.MinTTL != ses.TTL() {
+		t.Errorf("the session's TTL is %v, and the shortest %v; want 30s", ses.TTL(), l.MinTTL)
 	}
 }

@@ -31,7 +31,8 @@ type Config struct {
 	Port   int
 	Scheme string
 
-	// Token is the ACL token. It needs key and session rights to write, and for Service those to write the service.
+	// Token is the ACL token. It needs key and session rights to write, for Service those to write the service, and those to read
+	// the service "consul" and the nodes, so that a session can be opened while the agent's node is not in the catalog.
 	Token string
 
 	// Datacenter is whose keys are used (Patroni's dc); empty means the agent's own.

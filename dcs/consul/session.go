@@ -61,7 +61,7 @@ func (s *Store) create(ctx context.Context, cl *api.Client, ttl time.Duration) (
 		if entry.Node = serverNode(ctx, cl); entry.Node != "" {
 			id, _, err = make(entry, new(api.WriteOptions).WithContext(ctx))
 		} else {
-			err = later("%w", err)
+			err = later("the agent is not in the catalog, and no other node is to be seen (a token needs service \"consul\" and node_prefix \"\" with read for that): %w", err)
 		}
 	}
 	switch _, bound := shortestOf(err); {

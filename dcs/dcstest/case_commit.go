@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/pgregent/pgregent/dcs"
 )
@@ -17,6 +18,7 @@ func commitCases() []testCase {
 		{name: "DeleteOfAbsentKey", run: commitDeleteAbsent},
 		{name: "VersionsAreNeverUsedAgain", run: commitVersions},
 		{name: "EndedContext", run: commitEndedContext},
+		{name: "CancelledCallsSpareOthers", run: commitBesideCancelled},
 	}
 }
 
@@ -162,4 +164,32 @@ func commitEndedContext(e *env) {
 		e.Errorf("the session after a Close with an ended context: %v", err)
 	}
 	e.wantAbsent(s, "k", "the context of its Commit had ended before")
+}
+
+// commitBesideCancelled: callers that go away in the middle of a call, as whoever asks over HTTP may, do not disturb the calls
+// of others, also where all share a connection. Nor may the session suffer.
+func commitBesideCancelled(e *env) {
+	s := e.open()
+	ses := e.lasting(s)
+	done := make(chan struct{})
+	e.together(2, func(i int) error {
+		if i == 0 {
+			return e.busy(s, "busy", done)
+		}
+		defer close(done)
+		for i := range 200 {
+			ctx, cancel := context.WithCancel(e.base())
+			time.AfterFunc(time.Duration(i%20)*100*time.Microsecond, cancel)
+			if i%2 == 0 {
+				_, _ = s.Read(ctx)
+			} else {
+				_, _ = s.Commit(ctx, dcs.Txn{Then: []dcs.Op{dcs.Put("given up", nil)}})
+			}
+			cancel()
+		}
+		return nil
+	})
+	if err := e.renew(ses); err != nil {
+		e.Errorf("Renew after others have cancelled their calls: %v", err)
+	}
 }

@@ -148,6 +148,7 @@ func commitMistakes() []mistake {
 			make: onCommit(func(ctx context.Context, s dcs.Store, txn dcs.Txn) (dcs.Result, error) {
 				return s.Commit(context.WithoutCancel(ctx), txn)
 			})},
+		{name: "a cancelled call ends those beside it", make: breaksOthers, cases: []string{"Commit/CancelledCallsSpareOthers"}},
 		{name: "conflict is called a lost session", make: onError(dcs.ErrConflict, dcs.ErrSessionLost), cases: []string{"Commit/Conditions"}},
 		{name: "lost session is called a conflict", make: onError(dcs.ErrSessionLost, dcs.ErrConflict),
 			cases: []string{"Commit/AllOrNothing", "Sessions/CloseDeletesAtOnce"}},

@@ -76,6 +76,27 @@ func lifeMistakes() []mistake {
 	}
 }
 
+// breaksOthers lets a call that its caller gives up close the connection that all share.
+func breaksOthers(w *world) {
+	each(func(s dcs.Store, b *broken) {
+		var closed atomic.Bool
+		b.read = func(ctx context.Context) (dcs.Snapshot, error) {
+			if _, limited := ctx.Deadline(); !limited {
+				<-ctx.Done()
+				closed.Store(true)
+			}
+			return s.Read(ctx)
+		}
+		b.commit = func(ctx context.Context, txn dcs.Txn) (dcs.Result, error) {
+			r, err := s.Commit(ctx, txn)
+			if err == nil && closed.Swap(false) {
+				err = dcs.ErrUnknown
+			}
+			return r, err
+		}
+	})(w)
+}
+
 // onOpened breaks every Store, which knows the sessions that it opened.
 func onOpened(w *world, f func(s dcs.Store, b *broken, opened func() []dcs.Session)) {
 	each(func(s dcs.Store, b *broken) {

@@ -211,7 +211,7 @@ func (w *write) commit(ctx context.Context, l *link, ops []any, puts map[string]
 		if !w.fenced() {
 			return r, false, fmt.Errorf("%w: %w", dcs.ErrUnknown, w.maybe)
 		}
-		w.leave(l, err)
+		w.leave(ctx, l, err)
 		return r, false, nil
 	}
 	return r, false, w.trouble(ctx, l, err)
@@ -252,7 +252,7 @@ func (w *write) trouble(ctx context.Context, l *link, err error) error {
 		l.stop(dcs.ErrSessionLost)
 		return dcs.ErrSessionLost
 	case retry(err):
-		w.leave(l, err)
+		w.leave(ctx, l, err)
 		if ctx.Err() != nil {
 			return fmt.Errorf("nothing was written: %w", err)
 		}
@@ -263,12 +263,14 @@ func (w *write) trouble(ctx context.Context, l *link, err error) error {
 	return fmt.Errorf("%s: %w", l.server(), err)
 }
 
-// leave gives a connection up that does not answer.
-func (w *write) leave(l *link, err error) {
+// leave gives a connection up that does not answer; see on for a caller that has gone away.
+func (w *write) leave(ctx context.Context, l *link, err error) {
 	w.fresh = nil
-	if l.keep {
+	switch {
+	case cancelled(ctx):
+	case l.keep:
 		l.cut()
-	} else {
+	default:
 		l.stop(err)
 	}
 }

@@ -33,8 +33,8 @@
 // # Connections
 //
 // The client library has no contexts, and a request that it has taken can only be ended with its connection. So a call
-// whose context ends closes the connection that it used, other calls on it start again where that is harmless, and
-// the next connection goes to another server. Reads, watches and permanent keys share one connection; its session holds
+// whose time is over closes the connection that it used, other calls on it start again where that is harmless, and
+// the next connection goes to another server. One that is cancelled before does so a second later, if the server is still silent. Reads, watches and permanent keys share one connection; its session holds
 // nothing.
 //
 // # What it does not do

@@ -309,7 +309,8 @@ func (l *link) server() string {
 }
 
 // on makes one request, or several in a row. It returns by the end of ctx. A request that was not answered by then ends with the
-// connection: the library cannot take it back.
+// connection: the library cannot take it back. When ctx was cancelled, which says nothing about the server, the connection
+// has as long as any other call would give it: it serves others, too.
 func on[R any](ctx context.Context, l *link, f func(*zk.Conn) (R, error)) (R, error) {
 	type reply struct {
 		r   R
@@ -327,12 +328,33 @@ func on[R any](ctx context.Context, l *link, f func(*zk.Conn) (R, error)) (R, er
 	case p := <-replies:
 		return p.r, p.err
 	case <-ctx.Done():
-		l.mu.Lock()
-		l.cutLocked(w)
-		l.mu.Unlock()
+		if cancelled(ctx) {
+			go func() {
+				timer := time.NewTimer(mostShare)
+				defer timer.Stop()
+				select {
+				case <-replies:
+				case <-l.ctx.Done():
+				case <-timer.C:
+					l.cutOnly(w)
+				}
+			}()
+		} else {
+			l.cutOnly(w)
+		}
 		var none R
 		return none, fmt.Errorf("%s: %w: %w", l.server(), errNoAnswer, context.Cause(ctx))
 	}
+}
+
+// cancelled says that a caller has gone away before its time was over.
+func cancelled(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Canceled) }
+
+// cutOnly closes w, unless there is another connection by now.
+func (l *link) cutOnly(w *wire) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cutLocked(w)
 }
 
 // lost says that a request got no answer, so that nobody knows what became of it.

@@ -56,7 +56,9 @@ func (s *Store) Read(ctx context.Context) (dcs.Snapshot, error) {
 		if !retry(err) || errors.Is(err, errChanged) {
 			return dcs.Snapshot{}, fmt.Errorf("%s: %w", l.server(), err)
 		}
-		l.stop(err) // and the next connection is to another server
+		if !cancelled(ctx) {
+			l.stop(err) // and the next connection is to another server
+		}
 		last = err
 	}
 }
