@@ -87,7 +87,7 @@ func layers() []layer {
 		{path: "cmd/e2e/rig", ours: []string{"dcs/dcstest/...", "postgres/postgrestest"},
 			others: []string{"github.com/go-zookeeper/zk", "github.com/stretchr/testify", pgx, x}},
 		{path: "cmd/pgregent/spans", ours: []string{"ha/rest"}, others: []string{"go.opentelemetry.io/otel"}},
-		{path: "cmd/...", ours: []string{"*"}, others: []string{"go.yaml.in/yaml/v3", pgx, etcd, prom, x}},
+		{path: "cmd/...", ours: []string{"*"}, others: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3", pgx, etcd, prom, x}},
 		{path: "examples/...", ours: []string{"*"}, others: []string{pgx, etcd, prom, x, zap}},
 		{path: ".ci/..."},
 		{path: ".", tests: []string{"*"}},
