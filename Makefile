@@ -44,6 +44,10 @@ test: ## install whatever is missing and run every test
 build: ## bin/pgregent and bin/pgregent-guard
 	$(GOBUILD) -o bin/ ./cmd/pgregent ./cmd/pgregent-guard
 
+.PHONY: man
+man: build ## man pages in bin/man; "pgregent completion bash" writes what the shells complete by
+	@bin/pgregent man bin/man
+
 .PHONY: prove
 prove: ## the simulation, then one writer on real servers, at length (PROVE=full or short)
 	set -o pipefail; export PROVE='$(PROVE)'; $(PROVE_CMD)

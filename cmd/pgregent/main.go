@@ -78,6 +78,7 @@ func commands(classic bool, in io.Reader, out, errOut io.Writer) *cobra.Command 
 			daemonCommand("detach FILE.yml", "End the daemon of this node and nothing else, for an upgrade", runDetach),
 		)
 		root.AddCommand(ctl.Commands(env, false)...)
+		root.AddCommand(manCommand(root))
 		root.Version = programVersion()
 	}
 	root.SetIn(in)

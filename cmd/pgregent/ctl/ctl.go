@@ -71,6 +71,13 @@ func Patronictl(env Env) *cobra.Command {
 	a := newApp(env, true)
 	root := &cobra.Command{Use: "patronictl", Short: "Command-line interface for interacting with a Patroni or pgregent cluster", SilenceUsage: true, SilenceErrors: true,
 		TraverseChildren: true} // its own options stand before the command, which may have others of the same letters
+	root.Args = cobra.ArbitraryArgs
+	root.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("unknown command %q", args[0])
+		}
+		return c.Help()
+	}
 	a.flags(root)
 	root.AddCommand(a.commands()...)
 	return root
