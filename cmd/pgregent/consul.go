@@ -88,6 +88,7 @@ const (
 // registrar is consul.Registrar.
 type registrar interface {
 	Update(ctx context.Context, v consul.Service) error
+	Forget()
 }
 
 // catalog is a Store that tells Consul's catalog of every change of the member's own key, beside the loop: what it says may be
@@ -99,6 +100,7 @@ type catalog struct {
 	log       *slog.Logger
 
 	ttl    atomic.Int64 // of the last session, in nanoseconds
+	anew   atomic.Bool  // what the catalog has is not known any more
 	news   chan consul.Service
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -111,9 +113,11 @@ func newCatalog(s dcs.Store, r registrar, entry consul.Service, log *slog.Logger
 	return c
 }
 
-// OpenSession implements dcs.Store, and notes the ttl.
+// OpenSession implements dcs.Store, and notes the ttl. What ended the last session may have ended the entry, too: an agent
+// that was replaced, or lost its data. The member's key, which follows, is told in any case.
 func (c *catalog) OpenSession(ctx context.Context, ttl time.Duration) (dcs.Session, error) {
 	c.ttl.Store(int64(ttl))
+	c.anew.Store(true)
 	return c.Store.OpenSession(ctx, ttl)
 }
 
@@ -183,6 +187,9 @@ func (c *catalog) run(ctx context.Context) {
 func (c *catalog) write(ctx context.Context, v consul.Service, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	if c.anew.Swap(false) {
+		c.registrar.Forget()
+	}
 	err := c.registrar.Update(ctx, v)
 	if err != nil {
 		c.log.Warn("the catalog was not told of this member", "role", v.Role, "stopped", v.Stopped, "error", err)

@@ -38,9 +38,12 @@ func TestConsulConfig(t *testing.T) {
 
 // recorder is a registrar that fails as often as it is told to.
 type recorder struct {
-	fails int
-	calls chan consul.Service
+	fails   int
+	forgets int
+	calls   chan consul.Service
 }
+
+func (r *recorder) Forget() { r.forgets++ }
 
 func (r *recorder) Update(_ context.Context, v consul.Service) error {
 	r.calls <- v
@@ -89,4 +92,22 @@ func TestCatalog(t *testing.T) {
 		t.Errorf("a Commit that was refused was told: %+v", v)
 	default:
 	}
+}
+
+// A new session may mean that the agent is another, or has lost its data: the entry is written whatever was written before.
+func TestCatalogAfterLostSession(t *testing.T) {
+	r := &recorder{calls: make(chan consul.Service)}
+	c := newCatalog(memory.NewServer(dcs.ProcessClock()).Open("/service/x"), r, consul.Service{Scope: "x", Member: "pg1"}, slog.New(slog.DiscardHandler))
+	value := cluster.EncodeMember(cluster.Member{ConnURL: "postgres://h:1/postgres", APIURL: "http://h:2/patroni", Role: cluster.RoleReplica, State: cluster.StateRunning})
+	for i, opens := range []bool{true, false, true, false} {
+		if opens {
+			_, err := c.OpenSession(t.Context(), 8*time.Second)
+			require.NoError(t, err)
+		}
+		_, err := c.Commit(t.Context(), dcs.Txn{Then: []dcs.Op{dcs.Put("members/pg1", value)}})
+		require.NoError(t, err)
+		<-r.calls
+		require.Equal(t, i/2+1, r.forgets)
+	}
+	require.NoError(t, c.Close())
 }

@@ -271,3 +271,29 @@ func TestTooLarge(t *testing.T) {
 		}
 	}
 }
+
+// Two that close a session at the same time each have their own time.
+func TestCloseAtOnce(t *testing.T) {
+	e := zookeeperserver.Start(t, 1)
+	proxy := dcstest.NewProxy(t, e.Addrs()[0])
+	s := open(t, zookeeper.Config{Hosts: []string{proxy.Addr()}})
+	ses := session(t, s, 8*time.Second)
+	proxy.SetMode(dcstest.BlackHole)
+	first := make(chan error, 1)
+	ctx, cancel := within(2 * time.Second)
+	defer cancel()
+	go func() { first <- ses.Close(ctx) }()
+	<-time.After(100 * time.Millisecond) // the first has begun
+	for range 2 {
+		brief, cancel := within(200 * time.Millisecond)
+		start := time.Now()
+		err := ses.Close(brief)
+		if took := time.Since(start); err == nil || took > time.Second {
+			t.Errorf("Close of a session that nobody answers for: %v after %v; it had 200ms", err, took)
+		}
+		cancel()
+	}
+	if err := <-first; err == nil {
+		t.Error("a Close that nobody answered returned no error")
+	}
+}

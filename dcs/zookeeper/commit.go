@@ -213,8 +213,22 @@ func (w *write) commit(ctx context.Context, l *link, ops []any, puts map[string]
 		}
 		w.leave(ctx, l, err)
 		return r, false, nil
+	case !decided(err):
+		return r, false, fmt.Errorf("%w: %s: %w", dcs.ErrUnknown, l.server(), err)
 	}
 	return r, false, w.trouble(ctx, l, err)
+}
+
+// decided says that the servers have refused a multi, by one of the codes that they give before it is performed. When in
+// doubt, as about an answer that cannot be read, the outcome is unknown.
+func decided(err error) bool {
+	for _, kind := range []error{zk.ErrNoNode, zk.ErrNodeExists, zk.ErrBadVersion, zk.ErrNotEmpty, zk.ErrNoAuth, zk.ErrInvalidACL,
+		zk.ErrAuthFailed, zk.ErrBadArguments, zk.ErrNoChildrenForEphemerals, zk.ErrSessionExpired} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // send commits the multi. One that may be sent again waits for a share of the time only.

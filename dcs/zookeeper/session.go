@@ -22,7 +22,7 @@ type session struct {
 	ttl   time.Duration
 	timer *time.Timer // ends it when Renew was not called for the TTL
 
-	closing sync.Mutex // held during Close
+	closing chan struct{} // holds one value during Close
 
 	mu       sync.Mutex
 	renewing int       // calls of Renew under way
@@ -53,7 +53,7 @@ func (s *Store) OpenSession(ctx context.Context, ttl time.Duration) (dcs.Session
 	if ttl > math.MaxInt32*time.Millisecond {
 		return nil, fmt.Errorf("%w: a session of %v; ZooKeeper's longest is %v", dcs.ErrMalformed, ttl, math.MaxInt32*time.Millisecond)
 	}
-	n := &session{store: s}
+	n := &session{store: s, closing: make(chan struct{}, 1)}
 	var err error
 	if n.link, err = newLink(s, ttl, true, s.rotation, nil); err != nil {
 		return nil, err
@@ -214,8 +214,12 @@ func unknown(err, last error) error {
 func (n *session) Close(ctx context.Context) error {
 	ctx, cancel := n.store.limit(ctx)
 	defer cancel()
-	n.closing.Lock()
-	defer n.closing.Unlock()
+	select {
+	case n.closing <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-n.closing }()
 	switch err := n.usable(ctx); {
 	case errors.Is(err, dcs.ErrSessionLost):
 		return nil

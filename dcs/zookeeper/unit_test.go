@@ -116,6 +116,14 @@ func TestKinds(t *testing.T) {
 		if lost(err) || retry(err) {
 			t.Errorf("%v is taken for a lost connection", err)
 		}
+		if !decided(err) {
+			t.Errorf("%v is not taken for a refusal", err)
+		}
+	}
+	for _, err := range []error{zk.ErrAPIError, zk.ErrShortBuffer, errors.New("unknown error: -7"), errors.New("1 answers to 2 operations")} {
+		if decided(err) {
+			t.Errorf("%v is taken for a refusal", err)
+		}
 	}
 	w := &write{store: s, session: &session{}}
 	l := newLink()
