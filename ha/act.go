@@ -32,7 +32,20 @@ func (n *Node) act(ctx context.Context, v policy.View, d policy.Decision) (faile
 	if d.Votes {
 		n.askVotes(ctx)
 	}
-	for _, a := range d.Actions {
+	failed, again = n.actions(ctx, v, d.Actions)
+	if _, leads := n.lease.Open(); n.dueSession() && (failed == "" || !leads) {
+		// A member that does not lead still shows that it lives, whatever it is busy with, and whether that works: "follow",
+		// say, at each turn.
+		if err := n.keepSession(ctx); err != nil && ctx.Err() == nil && failed == "" {
+			failed = err.Error()
+		}
+	}
+	return failed, again
+}
+
+// actions does them in order, up to the first that fails.
+func (n *Node) actions(ctx context.Context, v policy.View, all []policy.Action) (failed string, again bool) {
+	for _, a := range all {
 		changed, err := n.do(ctx, v, a)
 		again = again || changed
 		if err != nil {
@@ -40,12 +53,6 @@ func (n *Node) act(ctx context.Context, v policy.View, d policy.Decision) (faile
 			n.counters.add("action_failures", 1)
 			// A refused or unknown outcome asks for a new look, not for a pause.
 			return fmt.Sprintf("%v: %v", a, err), errors.Is(err, dcs.ErrConflict) || errors.Is(err, dcs.ErrUnknown) || again
-		}
-	}
-	if n.dueSession() {
-		// A member that does not lead still shows that it lives, whatever it is busy with: "follow", say, at each turn.
-		if err := n.keepSession(ctx); err != nil && ctx.Err() == nil {
-			return err.Error(), false
 		}
 	}
 	return "", again

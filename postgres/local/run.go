@@ -92,10 +92,11 @@ func toolEnv(environ []string, locale bool) []string {
 }
 
 // serverEnv is the environment of a postmaster: without this program's settings, which can hold secrets, and without
-// the socket that is for this program only (reference section 7).
+// the socket that is for this program only (reference section 7). A PGPASSWORD that happened to be there would win over the
+// password file that the replication connection is given, and so keep the replica from its primary.
 func serverEnv(environ []string) []string {
 	env := slices.DeleteFunc(slices.Clone(environ), func(kv string) bool {
-		for _, prefix := range []string{"PATRONI_", "KUBERNETES_", "PGREGENT_", "NOTIFY_SOCKET=", "PG_GRANDPARENT_PID="} {
+		for _, prefix := range []string{"PATRONI_", "KUBERNETES_", "PGREGENT_", "NOTIFY_SOCKET=", "PG_GRANDPARENT_PID=", "PGPASSWORD="} {
 			if strings.HasPrefix(kv, prefix) {
 				return true
 			}
