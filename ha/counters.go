@@ -2,6 +2,14 @@ package ha
 
 import "github.com/pgregent/pgregent/ha/policy"
 
+// Histograms says what each histogram of a Report is, by its name without labels.
+func Histograms() map[string]string {
+	return map[string]string{
+		"operation_seconds": "Time from one settled state of this node to the next, by what it was: `operation`.",
+		"phase_seconds":     "Time of one phase of such a change: `operation` and `phase`, as `GET /operations` names them.",
+	}
+}
+
 // Counters are the counters that a node may report, and what each counts. In the metrics they have the prefix pgregent_.
 func Counters() map[string]string {
 	all := map[string]string{
@@ -11,6 +19,7 @@ func Counters() map[string]string {
 		"renewal_seconds_total":        "Time spent in them.",
 		"renewals_failed_total":        "Renewals that were refused, or whose outcome is not known.",
 		"takes":                        "Leases taken.",
+		"operations_total":             "Changes of this node's state (failover, switchover, handover, ...), by what they ended as.",
 		"action_failures":              "Actions of a decision that failed.",
 		"failsafe_rounds_total":        "Rounds in which promises were asked for without the store.",
 		"failsafe_rounds_failed_total": "Rounds without enough promises.",

@@ -47,7 +47,11 @@ func (n *Node) traced(v policy.View, d policy.Decision) *rest.Operation {
 		return nil
 	}
 	released := d.Reason == policy.ReasonTaking && v.Lease.Present && !v.Lease.Held
-	return n.trace.decided(d.Reason, released, v.Lease.Epoch)
+	op := n.trace.decided(d.Reason, released, v.Lease.Epoch)
+	if op != nil {
+		n.counters.add(fmt.Sprintf("operations_total{operation=%q,result=%q}", op.Kind, op.Result), 1)
+	}
+	return op
 }
 
 // decided is told the reason of every decision that no task runs beside. It returns the operation that ended with it.

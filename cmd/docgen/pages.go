@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 
 	"github.com/pgregent/pgregent/cmd/pgregent/config"
+	"github.com/pgregent/pgregent/dcs"
 	"github.com/pgregent/pgregent/ha"
 	"github.com/pgregent/pgregent/ha/cluster"
 	"github.com/pgregent/pgregent/ha/fence"
@@ -106,6 +108,11 @@ func (sample) Report() *rest.Report {
 	for name := range ha.Counters() {
 		r.Counters[name] = 1
 	}
+	r.Histograms = map[string]rest.Histogram{}
+	for name := range ha.Histograms() {
+		r.Histograms[name] = rest.Histogram{Counts: []uint64{0}}
+	}
+	r.Store = &dcs.Stats{}
 	return r
 }
 
@@ -122,6 +129,7 @@ func metrics() string {
 	}
 	rest.Handler(sample{}).ServeHTTP(w, req)
 	help, counters := "", ha.Counters()
+	maps.Copy(counters, ha.Histograms())
 	for line := range strings.Lines(w.Body.String()) {
 		line = strings.TrimSpace(line)
 		if rest, ok := strings.CutPrefix(line, "# HELP "); ok {
