@@ -273,6 +273,28 @@ func TestOpenSessionRequest(t *testing.T) {
 	}
 }
 
+// TestCheckIsConsistent: a transaction that Consul is asked to write nothing by is a read to it, and has to be a consistent one,
+// also when it would have deleted what has to be absent.
+func TestCheckIsConsistent(t *testing.T) {
+	absent := dcs.Cond{Key: "k", Version: dcs.Absent}
+	for name, c := range map[string]struct {
+		txn  dcs.Txn
+		want bool
+	}{
+		"conditions only":    {dcs.Txn{If: []dcs.Cond{absent}}, true},
+		"deletes the absent": {dcs.Txn{If: []dcs.Cond{absent}, Then: []dcs.Op{dcs.Delete("k")}}, true},
+		"deletes another":    {dcs.Txn{If: []dcs.Cond{absent}, Then: []dcs.Op{dcs.Delete("l")}}, false},
+	} {
+		f := &fake{path: "/v1/txn", list: []answer{say(200, `{"Results":[],"Errors":null}`)}}
+		if _, err := faked(t, Config{}, f).Commit(within(t, 3*time.Second), c.txn); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.last.URL.Query().Has("consistent"); got != c.want {
+			t.Errorf("%s: consistent is %v, want %v", name, got, c.want)
+		}
+	}
+}
+
 // What may be missing from a Read makes it an error.
 func TestReadDoubtful(t *testing.T) {
 	filtered := func(w http.ResponseWriter) {

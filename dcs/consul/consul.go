@@ -144,8 +144,10 @@ func (s *Store) Commit(ctx context.Context, txn dcs.Txn) (dcs.Result, error) {
 		return dcs.Result{}, err
 	}
 	resp, err := run(ctx, s, mannerOf(txn), func(ctx context.Context, cl *api.Client) (*api.TxnResponse, error) {
-		// Without operations that write it is a read, and must be a consistent one.
-		ok, resp, _, err := cl.Txn().Txn(ops, (&api.QueryOptions{RequireConsistent: len(txn.Then) == 0}).WithContext(ctx))
+		// Without operations that write it is a read for Consul, and must be a consistent one: a server that has just been elected
+		// answers others from what it has applied so far. What the txn asks for does not tell: of a key that has to be absent
+		// there is nothing to delete.
+		ok, resp, _, err := cl.Txn().Txn(ops, (&api.QueryOptions{RequireConsistent: len(ops) == len(txn.If)}).WithContext(ctx))
 		if err == nil && !ok {
 			err = judgeTxn(resp.Errors, len(txn.If))
 		}
