@@ -31,7 +31,7 @@ func TestOperate(t *testing.T) {
 		t.Logf("restart of the leader: outage %v", outage)
 		require.Less(t, outage, 2*time.Second)
 		require.NotEqual(t, before, l.Postmaster())
-		require.True(t, l.Primary(), "it kept its lease")
+		rig.Eventually(t, 5*time.Second, "it kept its lease", l.Primary)
 		c.AwaitHealthy(20 * time.Second)
 		require.Zero(t, w.Lost())
 	})

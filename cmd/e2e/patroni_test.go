@@ -55,7 +55,7 @@ func TestMixedCluster(t *testing.T) {
 		code, text := pat.Post("/switchover", fmt.Sprintf(`{"leader":%q,"candidate":%q}`, pat.Name, target.Name))
 		require.Equal(t, http.StatusOK, code, text)
 		t.Logf("write outage of the switchover back: %v", w.Outage(began, 40*time.Second))
-		require.True(t, target.Primary())
+		rig.Eventually(t, 5*time.Second, "the target leads", target.Primary)
 		c.AwaitHealthy(40 * time.Second)
 		require.Zero(t, w.Lost())
 	})

@@ -32,7 +32,7 @@ func TestSwitchoverHindered(t *testing.T) {
 		outage := w.Outage(began, 20*time.Second)
 		t.Logf("outage %v, answered after %v: %s", outage, time.Since(began), text)
 		require.LessOrEqual(t, outage, hindered)
-		require.True(t, target.Primary())
+		rig.Eventually(t, 5*time.Second, "the target leads", target.Primary)
 		require.Zero(t, w.Lost(), "acknowledged writes lost in a planned switchover")
 	}
 
@@ -104,7 +104,7 @@ func TestSwitchoverGivenUp(t *testing.T) {
 	t.Logf("outage %v", outage)
 	require.GreaterOrEqual(t, outage, limit)
 	require.Less(t, outage, limit+3*time.Second)
-	require.True(t, old.Primary(), "it leads again in place")
+	rig.Eventually(t, 5*time.Second, "it leads again in place", old.Primary)
 	c.AwaitHealthy(30 * time.Second)
 	require.Zero(t, w.Lost())
 }

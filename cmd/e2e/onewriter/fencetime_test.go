@@ -63,7 +63,11 @@ func TestFenceTime(t *testing.T) {
 				mu.Unlock()
 				require.LessOrEqual(t, m.lastAck, test.lastAck, "the last acknowledgement, after the deadline")
 				if test.soften == nil {
-					require.LessOrEqual(t, m.empty, emptyWithin, "until nothing is left, after the deadline")
+					limit := emptyWithin
+					if !full() { // SIGKILL is pending by then; how soon five hundred processes are gone is the machine's, which may do other things
+						limit *= 2
+					}
+					require.LessOrEqual(t, m.empty, limit, "until nothing is left, after the deadline")
 				}
 			}
 		})
