@@ -226,12 +226,25 @@ func (b *bench) comeBack(ctx context.Context, name string, c *cluster, n *node, 
 	return nil
 }
 
+// restart asks for a restart, and again for a while when the daemon has something else to do just then.
+func restart(ctx context.Context, n *node) (code int, body []byte, err error) {
+	err = await(ctx, 10*time.Second, "a restart is accepted", func() bool {
+		var e error
+		code, body, e = n.request(ctx, http.MethodPost, "/restart", "{}")
+		return e != nil || code != http.StatusServiceUnavailable
+	})
+	if code == http.StatusServiceUnavailable {
+		return code, body, nil
+	}
+	return code, body, err
+}
+
 // rollingRestart restarts the replicas, then the leader, by the API.
 func rollingRestart(ctx context.Context, b *bench, name string, c *cluster) error {
 	l := c.leader()
 	began := time.Now()
 	for _, n := range append(c.others(l), l) {
-		code, body, err := n.request(ctx, http.MethodPost, "/restart", "{}")
+		code, body, err := restart(ctx, n)
 		if err != nil {
 			return err
 		}

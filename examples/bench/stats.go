@@ -79,6 +79,13 @@ func (f *figure) by(name string) *figure { f.against = name; return f }
 
 // finish computes what depends on all values.
 func (r *record) finish() {
+	first := map[string]int{} // what belongs together stands together
+	for i, f := range r.Figures {
+		if _, ok := first[f.Scenario]; !ok {
+			first[f.Scenario] = i
+		}
+	}
+	slices.SortStableFunc(r.Figures, func(a, b *figure) int { return first[a.Scenario] - first[b.Scenario] })
 	for _, f := range r.Figures {
 		if len(f.Values) > 0 {
 			f.Median, f.Min, f.Max = median(f.Values), slices.Min(f.Values), slices.Max(f.Values)
