@@ -117,7 +117,9 @@ func (n *Node) decode(snap dcs.Snapshot) {
 		}
 		return
 	}
-	if !sameDynamic(c.Dynamic, n.dynamic) {
+	// The first one of the store counts even when it says what the file said: until then PostgreSQL had the local settings alone.
+	if !n.merged || !sameDynamic(c.Dynamic, n.dynamic) {
+		n.merged = true
 		for _, w := range c.Dynamic.Warnings {
 			n.log.Warn("dynamic configuration", "warning", w)
 		}

@@ -42,6 +42,7 @@ type Node struct {
 	snap     dcs.Snapshot
 	cluster  cluster.Cluster
 	dynamic  cluster.Dynamic
+	merged   bool // the store's dynamic configuration is in settings
 	settings postgres.Settings
 	known    bool          // some read succeeded
 	readSent time.Duration // when the last successful read was sent

@@ -324,6 +324,26 @@ func TestBootstrapAndSwitchover(t *testing.T) {
 	})
 }
 
+// What a new cluster's configuration says of PostgreSQL is in force on every member from the first run on, also where the
+// store gives back exactly what the file of this member says.
+func TestBootstrapConfigurationIsInForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubbleWith(t, map[string]any{"postgresql": map[string]any{
+			"use_pg_rewind": true, "parameters": map[string]any{"work_mem": "7MB", "max_connections": "120"}}}, "a", "b")
+		defer b.stop()
+		b.until("healthy", 20*time.Second, b.healthy)
+		b.until("configured", 20*time.Second, func() bool {
+			for _, n := range b.nodes {
+				s := n.fake.Settings()
+				if !s.UseRewind || s.Parameters["work_mem"] != "7MB" || s.Parameters["max_connections"] != "120" {
+					return false
+				}
+			}
+			return true
+		})
+	})
+}
+
 // The store hangs for the leader alone: it ends before another may begin (invariants I1, I2).
 func TestLeaderCutFromTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
